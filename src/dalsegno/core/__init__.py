@@ -1,0 +1,1 @@
+"""Decide. Values in, values out: no await, no clock, no randomness, no I/O."""

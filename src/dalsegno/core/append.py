@@ -1,0 +1,146 @@
+"""The append: a decision that a store carries out atomically. Nothing is written except by returning a `Write`.
+
+A store calls `decide(session, known, now)` with the session's row as it is in its transaction and writes what comes back,
+under the condition that head and epoch are still those of that row. So a write carries its condition and its fence, the
+store refuses, and every store decides alike.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Generic, Literal, TypeAlias, TypeVar
+
+import msgspec
+
+from dalsegno.core import codec
+from dalsegno.core.event import Data, Event, TurnCancelled, TurnCompleted, TurnFailed, TurnStarted
+from dalsegno.core.lease import Lease
+from dalsegno.core.session import Session, apply, replace
+from dalsegno.core.turn import OpenTurn
+
+R = TypeVar("R", covariant=True)
+
+OWN: int = 0
+"""The turn of a draft that begins one: it becomes the draft's own number."""
+
+
+class Draft(msgspec.Struct, frozen=True):
+    """An event that has no number yet. With a `digest` it can be found again by it, in this session, for good."""
+
+    data: Data
+    turn: int | None = None
+    digest: bytes | None = None
+
+
+class Known(msgspec.Struct, frozen=True, array_like=True):
+    """What a store remembers under an idempotency key: whose body it was, and what was answered."""
+
+    fingerprint: bytes
+    seq: int
+    turn: int
+    status: str
+
+
+class Write(msgspec.Struct, Generic[R], frozen=True):
+    """Write these events and this session in one transaction, and remember the keys; the first of a digest stays."""
+
+    session: Session
+    events: tuple[Event, ...]
+    result: R
+    keys: tuple[tuple[bytes, Known], ...] = ()
+
+
+class Keep(msgspec.Struct, Generic[R], frozen=True):
+    """Write nothing: the answer was already there."""
+
+    result: R
+
+
+class Refusal(msgspec.Struct, frozen=True):
+    """Write nothing: what was asked is not so. `code` is a documented error code."""
+
+    code: str
+    detail: str
+
+
+class Fenced(msgspec.Struct, frozen=True):
+    """Write nothing: the writer's lease is not the session's (law 3)."""
+
+
+Decision: TypeAlias = Write[R] | Keep[R] | Refusal | Fenced
+Decide: TypeAlias = Callable[[Session | None, Known | None, int], Decision[R]]
+"""(the session or None, what is known under the key or None, the store's clock in Unix milliseconds) → decision."""
+
+Then = Literal["hold", "release", "take"]
+
+
+class Appended(msgspec.Struct, frozen=True):
+    """The session after an append, and the lease that is held from here on (none after a release)."""
+
+    session: Session
+    lease: Lease | None
+    events: tuple[Event, ...]
+
+
+def record(session: Session, drafts: Sequence[Draft], now: int) -> tuple[Session, tuple[Event, ...]]:
+    """Number the drafts and fold them in."""
+    events = []
+    for draft in drafts:
+        seq = session.head + 1
+        turn = seq if draft.turn == OWN else draft.turn
+        event = Event(seq, codec.type_of(draft.data), turn, max(now, session.updated_at), codec.encode(draft.data))
+        session = apply(session, event, draft.data)
+        events.append(event)
+    return session, tuple(events)
+
+
+def append(
+    session: Session | None,
+    now: int,
+    *,
+    lease: Lease,
+    drafts: Sequence[Draft],
+    then: Then = "hold",
+    seen: int | None = None,
+) -> Decision[Appended]:
+    """What a replica writes for the turn it holds.
+
+    `then` says what becomes of the lease: `hold` it, `release` it, or after the turn's end `take` the session's next
+    turn in the same commit. `seen` is the last event the agent was shown: an end is refused with `unread` when a message
+    has joined the turn since. A cancel that is in the log before the end decides how the turn ends.
+    """
+    if session is None or session.deleted or session.epoch != lease.epoch or session.owner != lease.owner:
+        return Fenced()
+    turn = session.turn(lease.turn)
+    if turn is None:
+        return Fenced()
+    if seen is not None and turn.steer > seen and not turn.cancel:
+        return Refusal("unread", f"a message joined the turn at {turn.steer}")
+    session, events = record(session, [_settle(draft, turn) for draft in drafts], now)
+    keys = tuple(
+        (draft.digest, Known(b"", event.seq, lease.turn, ""))
+        for draft, event in zip(drafts, events, strict=True)
+        if draft.digest is not None
+    )
+    held: Lease | None = lease
+    if then != "hold":
+        session, held = replace(session, owner=None), None
+    if then == "take":
+        session, started, held = take(session, owner=lease.owner, now=now)
+        events += started
+    return Write(session, events, Appended(session, held, events), keys)
+
+
+def _settle(draft: Draft, turn: OpenTurn) -> Draft:
+    if turn.cancel and isinstance(draft.data, TurnCompleted | TurnFailed | TurnCancelled):
+        return Draft(TurnCancelled(by=turn.cancel, hidden=turn.hide), draft.turn)
+    return draft
+
+
+def take(session: Session, *, owner: str, now: int) -> tuple[Session, tuple[Event, ...], Lease | None]:
+    """Give a free session that has something to run to `owner`: a new epoch, and the turn's start on record."""
+    turn = session.running
+    if turn is None or session.owner is not None or session.deleted or session.ready_at != 0 or turn.cancel:
+        return session, (), None
+    attempt, epoch = max(turn.attempt, 1), session.epoch + 1
+    started = Draft(TurnStarted(attempt=attempt, epoch=epoch, carried=0), turn.first)
+    session, events = record(replace(session, epoch=epoch, owner=owner), [started], now)
+    return session, events, Lease(session.tenant, session.id, epoch, owner, turn.first, attempt)

@@ -1,0 +1,75 @@
+"""What claiming a session means: the oldest open turn, one more epoch, one more attempt, or the end of a hopeless turn."""
+
+import msgspec
+
+from dalsegno.core.append import Decision, Draft, Keep, Write, record, take
+from dalsegno.core.event import Event, TurnCancelled, TurnError, TurnFailed, TurnInput
+from dalsegno.core.input import Approval, ToolResult
+from dalsegno.core.lease import Lease
+from dalsegno.core.session import Session, replace
+from dalsegno.core.turn import OpenTurn, undecided
+
+ATTEMPTS_MAX = 3
+
+
+class Claimed(msgspec.Struct, frozen=True):
+    """What a claim brought: the session, the events it wrote, and the lease, if something is left to run."""
+
+    session: Session
+    events: tuple[Event, ...]
+    lease: Lease | None
+
+
+def claim(session: Session | None, now: int, *, owner: str) -> Decision[Claimed]:
+    """Take a session that is free or whose owner is dead (the store has looked) for `owner`.
+
+    A turn that a client has cancelled meanwhile ends here, and so does one that has cost `ATTEMPTS_MAX` replicas their
+    lives; then the next one is taken. An action whose time is over is decided by its expiry.
+    """
+    if session is None or session.deleted or not session.open:
+        return Keep(Claimed(session or Session(id="", tenant=""), (), None))
+    orphaned = session.owner is not None
+    session = replace(session, owner=None)
+    written: tuple[Event, ...] = ()
+    while (turn := session.running) is not None and (end := _end(turn, orphaned)) is not None:
+        session, events = record(session, [end], now)
+        written, orphaned = written + events, False
+    if turn is None:
+        return Write(session, written, Claimed(session, written, None))
+    if orphaned and turn.state == "running":
+        return _adopt(session, turn, written, owner)
+    session, events = record(session, _expire(turn, now), now)
+    session, started, lease = take(session, owner=owner, now=now)
+    written += events + started
+    return Write(session, written, Claimed(session, written, lease))
+
+
+def _end(turn: OpenTurn, orphaned: bool) -> Draft | None:
+    if turn.cancel:
+        return Draft(TurnCancelled(by=turn.cancel, hidden=turn.hide), turn.first)
+    if orphaned and turn.attempt >= ATTEMPTS_MAX:
+        error = TurnError("poisoned", f"{turn.attempt} attempts ended in the death of their replica")
+        return Draft(TurnFailed(error), turn.first)
+    return None
+
+
+def _adopt(session: Session, turn: OpenTurn, written: tuple[Event, ...], owner: str) -> Decision[Claimed]:
+    """Raise the epoch and count the attempt; `turn.started` follows once the open step's stream has been fenced."""
+    attempt, epoch = turn.attempt + 1, session.epoch + 1
+    counted = replace(turn, attempt=attempt)
+    session = replace(session, epoch=epoch, owner=owner, open=(counted, *session.open[1:]))
+    lease = Lease(session.tenant, session.id, epoch, owner, turn.first, attempt, orphaned=True)
+    return Write(session, written, Claimed(session, written, lease))
+
+
+def _expire(turn: OpenTurn, now: int) -> list[Draft]:
+    drafts = []
+    for action in undecided(turn):
+        if action.expires_at is not None and action.expires_at <= now:
+            said: Approval | ToolResult
+            if action.type == "approval":
+                said = Approval(action.call_id, "deny", "nobody decided in time")
+            else:
+                said = ToolResult(action.call_id, error="nobody answered in time")
+            drafts.append(Draft(TurnInput(said), turn.first))
+    return drafts

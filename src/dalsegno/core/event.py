@@ -1,0 +1,194 @@
+"""Everything a log can contain. One frozen struct per event type; the table at the end names and numbers them.
+
+A stored event is an `Event`: its envelope plus `data` as bytes, which stores and streams pass on without looking inside.
+`codec` turns the bytes into these structs where a decision needs them.
+"""
+
+from typing import Literal, TypeAlias
+
+import msgspec
+
+from dalsegno.core.input import Input, Message
+from dalsegno.core.json import JsonObject
+
+EffectClass = Literal["read", "keyed", "transactional", "once"]
+
+
+class Event(msgspec.Struct, frozen=True):
+    """An immutable record of a session's log. `turn` is the `seq` of the turn's first event, `at` Unix milliseconds."""
+
+    seq: int
+    type: str
+    turn: int | None
+    at: int
+    data: bytes
+
+
+class _Data(msgspec.Struct, frozen=True, omit_defaults=True):
+    pass
+
+
+class Origin(_Data, frozen=True):
+    """Where a fork came from."""
+
+    session: str
+    seq: int
+
+
+class SessionCreated(_Data, frozen=True):
+    """Always number 1."""
+
+    agent: str = "default"
+    user: str | None = None
+    metadata: JsonObject = {}
+    parent: Origin | None = None
+
+
+class SessionUpdated(_Data, frozen=True):
+    """The metadata as it is from here on."""
+
+    metadata: JsonObject
+
+
+class SessionDeleted(_Data, frozen=True):
+    """Always the last."""
+
+
+class TurnCreated(_Data, frozen=True):
+    """The admission of a message: numbered and durable before any model is asked (law 2)."""
+
+    input: Message
+    key: str | None = None
+
+
+class TurnInput(_Data, frozen=True):
+    """Whatever else is said to a turn: steering, approval, tool result, cancel."""
+
+    input: Input
+    key: str | None = None
+
+
+class TurnStarted(_Data, frozen=True):
+    """A replica began to run the turn. `carried`: units of the open step's stream that this attempt goes on from."""
+
+    attempt: int
+    epoch: int
+    carried: int
+
+
+class ItemDone(_Data, frozen=True):
+    """A finished item. `step` is the key of the step that made it; `streamed` says its deltas counted in cursors.
+
+    On a step's first item, `through` is the last event that the model had been shown, `usage` what the call cost.
+    """
+
+    item: JsonObject
+    step: str | None = None
+    streamed: bool = False
+    through: int | None = None
+    usage: JsonObject | None = None
+
+
+class ToolIntent(_Data, frozen=True):
+    """The decision to act, committed before the effect. `dedupe` is the digest under which its result is shared."""
+
+    call_id: str
+    name: str
+    effect: EffectClass
+    key: str
+    dedupe: str | None = None
+
+
+class Action(_Data, frozen=True):
+    """What a waiting turn waits for. `expires_at`: Unix milliseconds. `decided`: how it was answered."""
+
+    type: Literal["approval", "tool_result"]
+    call_id: str
+    name: str
+    arguments: str = "{}"
+    reason: str | None = None
+    expires_at: int | None = None
+    decided: Literal["", "approve", "deny", "result", "expired"] = ""
+
+
+class TurnWaiting(_Data, frozen=True):
+    """The turn is parked; nobody holds anything for it."""
+
+    actions: tuple[Action, ...]
+
+
+class TurnCompleted(_Data, frozen=True):
+    """The agent is done."""
+
+    usage: JsonObject | None
+
+
+class TurnError(_Data, frozen=True):
+    """Why a turn failed: `code` for programs, `message` for people."""
+
+    code: str
+    message: str
+
+
+class TurnFailed(_Data, frozen=True):
+    """The turn ended in an error; the session is usable."""
+
+    error: TurnError
+
+
+class TurnCancelled(_Data, frozen=True):
+    """A client stopped the turn. `hidden`: it was rolled back, and its items are not in the context."""
+
+    by: str
+    hidden: bool = False
+
+
+class ContextSummarized(_Data, frozen=True):
+    """From here on the context is `item` followed by what came after event `through`."""
+
+    through: int
+    item: JsonObject
+    step: str | None = None
+
+
+class Unknown(_Data, frozen=True):
+    """An event type of a newer version: passed through by readers, refused by writers (law 10)."""
+
+    type: str
+
+
+Data: TypeAlias = (
+    SessionCreated
+    | SessionUpdated
+    | SessionDeleted
+    | TurnCreated
+    | TurnInput
+    | TurnStarted
+    | ItemDone
+    | ToolIntent
+    | TurnWaiting
+    | TurnCompleted
+    | TurnFailed
+    | TurnCancelled
+    | ContextSummarized
+)
+
+TYPES: dict[str, tuple[int, type[Data]]] = {
+    "session.created": (1, SessionCreated),
+    "session.updated": (2, SessionUpdated),
+    "session.deleted": (3, SessionDeleted),
+    "turn.created": (4, TurnCreated),
+    "turn.input": (5, TurnInput),
+    "turn.started": (6, TurnStarted),
+    "item.done": (7, ItemDone),
+    "tool.intent": (8, ToolIntent),
+    "turn.waiting": (9, TurnWaiting),
+    "turn.completed": (10, TurnCompleted),
+    "turn.failed": (11, TurnFailed),
+    "turn.cancelled": (12, TurnCancelled),
+    "context.summarized": (13, ContextSummarized),
+}
+"""Type name → (the number that stores keep, the struct). Numbers are never reused."""
+
+NAME_OF: dict[type[Data], str] = {struct: name for name, (_, struct) in TYPES.items()}
+TERMINAL = frozenset({"turn.completed", "turn.failed", "turn.cancelled"})

@@ -1,0 +1,104 @@
+"""Items: what a step leaves in the conversation. Open Responses shapes, as plain JSON objects.
+
+An item that we make has the fields that folds and providers need and nothing else; an item that a client gave keeps every
+field it had. Types of our own carry the prefix `dalsegno:` and are not shown to a model.
+"""
+
+from typing import Final
+
+from dalsegno.core.json import Json, JsonObject
+
+MESSAGE: Final = "message"
+CALL: Final = "function_call"
+OUTPUT: Final = "function_call_output"
+REASONING: Final = "reasoning"
+STEP: Final = "dalsegno:step"
+EVENT: Final = "dalsegno:event"
+
+CONVERSATION = frozenset({MESSAGE, CALL, OUTPUT, REASONING})
+
+FIELD_OF = {MESSAGE: "text", CALL: "arguments", REASONING: "text"}
+"""Which field of an item its deltas fill."""
+
+
+def user_message(text: str, *, item_id: str) -> JsonObject:
+    """What a client said, in the shape that is shown to a model."""
+    return {"type": MESSAGE, "id": item_id, "role": "user", "content": [{"type": "input_text", "text": text}]}
+
+
+def message(text: str, *, item_id: str, status: str = "completed") -> JsonObject:
+    """What the agent said."""
+    content: Json = [{"type": "output_text", "text": text}] if text else []
+    return {"type": MESSAGE, "id": item_id, "role": "assistant", "status": status, "content": content}
+
+
+def reasoning(text: str, *, item_id: str, status: str = "completed") -> JsonObject:
+    """What the model thought before it spoke."""
+    content: Json = [{"type": "reasoning_text", "text": text}] if text else []
+    return {"type": REASONING, "id": item_id, "status": status, "summary": [], "content": content}
+
+
+def call(call_id: str, name: str, arguments: str, *, item_id: str, status: str = "completed") -> JsonObject:
+    """What the model asked a tool to do; `arguments` is the JSON text as the model wrote it."""
+    return {
+        "type": CALL,
+        "id": item_id,
+        "call_id": call_id,
+        "name": name,
+        "arguments": arguments,
+        "status": status,
+    }
+
+
+def output(call_id: str, text: str, *, item_id: str, status: str = "completed") -> JsonObject:
+    """What a tool answered. `status` is `completed`, or `incomplete` when the outcome is an error or unknown."""
+    return {"type": OUTPUT, "id": item_id, "call_id": call_id, "output": text, "status": status}
+
+
+def step(name: str, result: Json, *, item_id: str) -> JsonObject:
+    """What a function that the agent named returned."""
+    return {"type": STEP, "id": item_id, "name": name, "output": result}
+
+
+def custom(name: str, data: Json, *, item_id: str) -> JsonObject:
+    """Something the agent wants its audience to see, and no model."""
+    return {"type": EVENT, "id": item_id, "name": name, "data": data}
+
+
+def text_of(item: JsonObject) -> str:
+    """The text that this item's deltas add up to: a message's or reasoning's text, a call's arguments."""
+    if item["type"] == CALL:
+        return str(item.get("arguments", ""))
+    content = item.get("content")
+    if isinstance(content, str):
+        return content
+    if not isinstance(content, list):
+        return ""
+    return "".join(str(part["text"]) for part in content if isinstance(part, dict) and isinstance(part.get("text"), str))
+
+
+def opened(item: JsonObject) -> JsonObject:
+    """The item as it is announced before its first delta: same id, empty, in progress."""
+    empty: JsonObject = {**item, "status": "in_progress"}
+    if item["type"] == CALL:
+        empty["arguments"] = ""
+    else:
+        empty["content"] = []
+    return empty
+
+
+def closed(item: JsonObject, text: str, *, status: str) -> JsonObject:
+    """The opened item with its text in place."""
+    item_id = str(item["id"])
+    match item["type"]:
+        case "function_call":
+            return call(str(item["call_id"]), str(item["name"]), text, item_id=item_id, status=status)
+        case "reasoning":
+            return reasoning(text, item_id=item_id, status=status)
+        case _:
+            return message(text, item_id=item_id, status=status)
+
+
+def units_of(item: JsonObject) -> int:
+    """How much of a cursor's offset the streamed item takes: one for opening it, one for each code point."""
+    return 1 + len(text_of(item))

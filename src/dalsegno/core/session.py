@@ -1,0 +1,170 @@
+"""A session: what its log folds to. The only place that knows how an event changes a session.
+
+The folded value is small and does not grow with history: it holds the open turns and where the context begins, never
+items. Stores keep it in the session's row, written in the transaction that writes the events: it *is* the snapshot, and
+`fold` rebuilds it from the log when its `version` is not today's.
+"""
+
+from collections.abc import Iterable
+from typing import Literal, assert_never
+
+import msgspec
+
+from dalsegno.core import codec
+from dalsegno.core.event import (
+    Action,
+    ContextSummarized,
+    Data,
+    Event,
+    ItemDone,
+    Origin,
+    SessionCreated,
+    SessionDeleted,
+    SessionUpdated,
+    ToolIntent,
+    TurnCancelled,
+    TurnCompleted,
+    TurnCreated,
+    TurnFailed,
+    TurnInput,
+    TurnStarted,
+    TurnWaiting,
+    Unknown,
+)
+from dalsegno.core.input import Approval, Cancel, Message, ToolResult
+from dalsegno.core.json import JsonObject
+from dalsegno.core.turn import OpenTurn, advance, ready_at
+from dalsegno.errors import Unreadable
+
+VERSION = 1
+replace = msgspec.structs.replace
+
+
+class Session(msgspec.Struct, frozen=True, omit_defaults=True):
+    """A session folded up to `head`. `at` times are Unix milliseconds of the store's clock.
+
+    `epoch` and `owner` are the lease: they are not in the log, and a fold leaves `owner` empty. `through` and `summary`
+    say where the context begins: with the item of event `summary`, then everything after event `through`; `hidden` are the
+    turns that were rolled back.
+    """
+
+    id: str
+    tenant: str
+    agent: str = "default"
+    user: str | None = None
+    metadata: JsonObject = {}
+    parent: Origin | None = None
+    created_at: int = 0
+    updated_at: int = 0
+    head: int = 0
+    epoch: int = 0
+    owner: str | None = None
+    open: tuple[OpenTurn, ...] = ()
+    through: int = 0
+    summary: int = 0
+    hidden: tuple[int, ...] = ()
+    deleted: bool = False
+    version: int = VERSION
+
+    @property
+    def running(self) -> OpenTurn | None:
+        """The oldest open turn: the one that runs, waits, or runs next."""
+        return self.open[0] if self.open else None
+
+    @property
+    def status(self) -> Literal["idle", "running", "waiting"]:
+        """`running` also when the turn is queued: it runs as soon as a replica has room."""
+        if not self.open:
+            return "idle"
+        return "waiting" if self.open[0].state == "waiting" else "running"
+
+    @property
+    def ready_at(self) -> int | None:
+        """When a replica may claim the session (see `turn.ready_at`); None while there is nothing to run."""
+        return ready_at(self.open[0]) if self.open else None
+
+    def turn(self, first: int) -> OpenTurn | None:
+        """The open turn of that number."""
+        return next((turn for turn in self.open if turn.first == first), None)
+
+
+def fold(session_id: str, tenant: str, events: Iterable[Event]) -> Session:
+    """The session that a whole log describes; `owner` is empty, since a lease is not in the log."""
+    session = Session(id=session_id, tenant=tenant)
+    for event in events:
+        session = apply(session, event, codec.decode(event))
+    return session
+
+
+def apply(session: Session, event: Event, data: Data | Unknown) -> Session:
+    """The session after one more event. Raises `Unreadable` for a gap or an impossible transition."""
+    if event.seq != session.head + 1:
+        raise Unreadable(f"session {session.id}: event {event.seq} follows {session.head}")
+    session = replace(session, head=event.seq, updated_at=event.at)
+    match data:
+        case ItemDone() | ToolIntent():
+            return session
+        case SessionCreated():
+            return replace(
+                session,
+                agent=data.agent,
+                user=data.user,
+                metadata=data.metadata,
+                parent=data.parent,
+                created_at=event.at,
+            )
+        case SessionUpdated():
+            return replace(session, metadata=data.metadata)
+        case SessionDeleted():
+            return replace(session, deleted=True, open=())
+        case TurnCreated():
+            return replace(session, open=(*session.open, OpenTurn(first=event.seq)))
+        case ContextSummarized():
+            return replace(session, through=data.through, summary=event.seq)
+        case TurnInput() | TurnStarted() | TurnWaiting() | TurnCompleted() | TurnFailed() | TurnCancelled():
+            return _apply_to_turn(session, event, data)
+        case Unknown():
+            return session
+        case _:
+            assert_never(data)
+
+
+TurnData = TurnInput | TurnStarted | TurnWaiting | TurnCompleted | TurnFailed | TurnCancelled
+
+
+def _apply_to_turn(session: Session, event: Event, data: TurnData) -> Session:
+    turn = session.turn(event.turn or 0)
+    if turn is None:
+        raise Unreadable(f"session {session.id}: event {event.seq} ({event.type}) belongs to no open turn")
+    state = advance(turn.state, event.type, seq=event.seq)
+    if state == "completed" or state == "failed" or state == "cancelled":
+        hidden = (turn.first,) if isinstance(data, TurnCancelled) and data.hidden else ()
+        left = tuple(other for other in session.open if other is not turn)
+        return replace(session, open=left, hidden=session.hidden + hidden)
+    if isinstance(data, TurnStarted):
+        turn = replace(turn, attempt=data.attempt, actions=())
+        session = replace(session, epoch=max(session.epoch, data.epoch))
+    elif isinstance(data, TurnWaiting):
+        turn = replace(turn, actions=data.actions)
+    elif isinstance(data, TurnInput):
+        turn = _hear(turn, event.seq, data)
+    turn = replace(turn, state=state)
+    return replace(session, open=tuple(turn if other.first == turn.first else other for other in session.open))
+
+
+def _hear(turn: OpenTurn, seq: int, data: TurnInput) -> OpenTurn:
+    match data.input:
+        case Message():
+            return replace(turn, steer=seq)
+        case Cancel(hide=hide):
+            return replace(turn, cancel=turn.cancel or ("rollback" if hide else "client"), hide=turn.hide or hide)
+        case Approval(call_id=call_id, decision=decision):
+            return replace(turn, actions=tuple(_decide(action, call_id, decision) for action in turn.actions))
+        case ToolResult(call_id=call_id):
+            return replace(turn, actions=tuple(_decide(action, call_id, "result") for action in turn.actions))
+        case _:
+            assert_never(data.input)
+
+
+def _decide(action: Action, call_id: str, how: Literal["approve", "deny", "result"]) -> Action:
+    return replace(action, decided=how) if action.call_id == call_id else action

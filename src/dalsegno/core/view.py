@@ -1,0 +1,79 @@
+"""What a client sees of a turn and of a conversation, folded from the log."""
+
+from collections.abc import Iterable
+
+from dalsegno.core import codec
+from dalsegno.core.context import message_items
+from dalsegno.core.event import (
+    Event,
+    ItemDone,
+    TurnCompleted,
+    TurnCreated,
+    TurnError,
+    TurnFailed,
+    TurnInput,
+    TurnStarted,
+)
+from dalsegno.core.ids import turn_id
+from dalsegno.core.input import Message
+from dalsegno.core.item import CONVERSATION
+from dalsegno.core.json import JsonObject
+from dalsegno.core.part import add_usage
+from dalsegno.core.session import Session
+from dalsegno.core.turn import Status, Turn, advance, undecided
+
+
+def conversation(session: Session, events: Iterable[Event]) -> list[JsonObject]:
+    """The conversation's items in a stretch of the log; turns that were rolled back are left out."""
+    items: list[JsonObject] = []
+    for event in events:
+        if event.turn is None or event.turn in session.hidden:
+            continue
+        if event.type not in ("turn.created", "turn.input", "item.done"):
+            continue
+        data = codec.decode(event)
+        if isinstance(data, ItemDone) and data.item["type"] in CONVERSATION:
+            items.append(data.item)
+        elif isinstance(data, TurnCreated | TurnInput) and isinstance(data.input, Message):
+            items += message_items(data.input, session=session.id, turn=event.turn, seq=event.seq)
+    return items
+
+
+def view(session: Session, first: int, events: Iterable[Event]) -> Turn:
+    """The turn `first` as its events tell it; events of other turns are passed over."""
+    status: Status = "queued"
+    attempt, last, output = 1, first, list[JsonObject]()
+    usage: JsonObject | None = None
+    error: TurnError | None = None
+    for event in events:
+        if event.turn != first:
+            continue
+        last = event.seq
+        if event.type == "turn.created":
+            continue
+        status = advance(status, event.type, seq=event.seq)
+        data = codec.decode(event)
+        if isinstance(data, TurnStarted):
+            attempt = data.attempt
+        elif isinstance(data, ItemDone):
+            usage = add_usage(usage, data.usage)
+            if data.item["type"] in CONVERSATION:
+                output.append(data.item)
+        elif isinstance(data, TurnCompleted):
+            usage = data.usage or usage
+        elif isinstance(data, TurnFailed):
+            error = data.error
+    running = session.turn(first)
+    actions = undecided(running) if running is not None and status == "waiting" else ()
+    return Turn(
+        id=turn_id(session.id, first),
+        session=session.id,
+        status=status,
+        attempt=attempt,
+        first_seq=first,
+        last_seq=last,
+        actions=actions,
+        output=tuple(output),
+        usage=usage,
+        error=error,
+    )

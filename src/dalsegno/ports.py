@@ -1,0 +1,325 @@
+"""What Dalsegno asks of the world. Every promise is a numbered sentence; the conformance suites quote them.
+
+Nothing here runs. `stores` keep these promises on a product, `testing` checks that they do, `runtime` relies on them.
+Every method may raise `Unavailable` (the tier did not answer) and `Unreadable` (it answered something damaged).
+"""
+
+from collections.abc import Awaitable, Callable, Sequence
+from contextlib import AbstractAsyncContextManager
+from datetime import timedelta
+from typing import Any, Literal, Protocol, TypeVar, runtime_checkable
+
+import msgspec
+
+from dalsegno.core.append import Decide, Decision
+from dalsegno.core.claim import Claimed
+from dalsegno.core.effect import UnknownPolicy
+from dalsegno.core.event import EffectClass, Event
+from dalsegno.core.json import Json, JsonObject
+from dalsegno.core.session import Session
+from dalsegno.core.stream import Piece
+
+R = TypeVar("R")
+
+
+class Ref(msgspec.Struct, frozen=True):
+    """Which session. A tenant is part of the name: another tenant's session does not exist."""
+
+    tenant: str
+    id: str
+
+
+class Query(msgspec.Struct, frozen=True):
+    """A page of a tenant's sessions, in order of id, after a given one."""
+
+    after: str = ""
+    limit: int = 100
+    status: Literal["", "idle", "running", "waiting"] = ""
+    user: str | None = None
+    metadata: JsonObject = {}
+
+
+class Page(msgspec.Struct, frozen=True):
+    """Sessions, and the id to continue after when there may be more."""
+
+    sessions: tuple[Session, ...]
+    next: str | None = None
+
+
+class Log(Protocol):
+    """The warm tier: sessions and their events. The only truth (law 1).
+
+    1. What `commit` returned as written is on stable storage and is read by everyone from then on.
+    2. For one session, decisions happen one after another: each is given the session as the one before it left it, and its
+       events, session and key are written together or not at all.
+    3. Event numbers are 1, 2, 3 … without gaps, also after any crash; a number is never used for something else.
+    4. A write decided on an epoch or head that is no longer the session's is refused by the store itself.
+    5. Bytes come back as they were given; bytes that do not match their checksum raise `Unreadable`.
+    6. `claim` gives a session to one claimant only, and only if it is ready and its owner is gone (see `Fleet`).
+    7. Nothing of one tenant is found under another.
+    """
+
+    async def commit(self, ref: Ref, decide: Decide[R], *, digest: bytes | None = None) -> Decision[R]:
+        """Let `decide` see the session, what is known under `digest`, and the store's clock; carry out what it returns.
+
+        `decide` is pure and may be called more than once; the last call's decision is carried out and returned.
+        Raises `Unavailable(outcome="unknown")` when the connection broke while it may have been committed.
+        """
+        ...
+
+    async def load(self, ref: Ref) -> Session | None:
+        """The session as folded up to its head, a tombstone (`deleted`) for a deleted one, None for one never created."""
+        ...
+
+    async def read(self, ref: Ref, *, after: int, limit: int = 1000) -> Sequence[Event]:
+        """Up to `limit` events after number `after`, in order, as one consistent prefix of the log."""
+        ...
+
+    async def claim(self, owner: str, *, limit: int) -> Sequence[Claimed]:
+        """Take up to `limit` ready sessions that nobody alive owns (`core.claim.claim`), the longest waiting first."""
+        ...
+
+    async def list(self, tenant: str, query: Query) -> Page:
+        """The sessions that match, deleted ones left out. A page may hold fewer than `limit` and still have a `next`."""
+        ...
+
+    async def erase(self, ref: Ref) -> None:
+        """Remove a deleted session's events except its last, and its keys, for good. The tombstone stays."""
+        ...
+
+
+class Transaction(Protocol):
+    """A tool's own transaction in the log's database."""
+
+    async def execute(self, statement: str, parameters: Sequence[object] = ()) -> Sequence[tuple[object, ...]]:
+        """Run one statement and return its rows. Statements that would end the transaction are refused."""
+        ...
+
+    async def commit(self, decide: Decide[R]) -> Decision[R]:
+        """Append to the session in this same transaction and commit both. Nothing can follow."""
+        ...
+
+
+@runtime_checkable
+class Transactions(Protocol):
+    """Stores whose database tools may share (effect class `transactional`).
+
+    1. What the tool wrote and what `commit` decided become durable together or not at all.
+    2. A refused or fenced decision undoes what the tool wrote.
+    3. After `timeout` the transaction is undone and the next call raises `Unavailable(outcome="not_applied")`.
+    """
+
+    def transaction(self, ref: Ref, *, timeout: timedelta) -> AbstractAsyncContextManager[Transaction]:
+        """Begin; leaving the context without `commit` undoes everything."""
+        ...
+
+
+class Member(msgspec.Struct, frozen=True):
+    """A replica as its peers see it. `id` is stable, `incarnation` differs each time the process starts."""
+
+    incarnation: str
+    id: str
+    pid: int = 0
+    url: str = ""
+
+
+class Fleet(Protocol):
+    """Who is alive. Kept where the log is, since claims ask it in the same transaction.
+
+    1. Between `join` and `leave` the member counts as alive as long as its process lives and beats in time.
+    2. The beat comes from a thread of its own: a busy event loop does not lose it.
+    3. A member that misses its time to live counts as dead until it beats again.
+    4. Where the operating system tells, `bury` notices a dead process at once.
+    """
+
+    async def join(self, member: Member, *, ttl: timedelta) -> None:
+        """Become alive and stay so; `ttl` is renewed at a third of it."""
+        ...
+
+    async def bury(self) -> Sequence[str]:
+        """Look for dead members, let their sessions go, and name their incarnations."""
+        ...
+
+    async def members(self) -> Sequence[Member]:
+        """The living."""
+        ...
+
+    async def holdings(self, incarnation: str) -> Sequence[Ref]:
+        """The sessions that a member owns: asked for when the answer to a claim was lost."""
+        ...
+
+    async def leave(self) -> None:
+        """Stop being alive, in order."""
+        ...
+
+
+class Hint(msgspec.Struct, frozen=True, omit_defaults=True, array_like=True):
+    """Something may have happened to a session: look. Hints may be lost, doubled or late; a poll is behind each.
+
+    `head` is the session's last event as far as the sender knows, `units` the open step's, `ready` that it has work.
+    """
+
+    tenant: str
+    session: str
+    head: int = 0
+    units: int = 0
+    ready: bool = False
+
+
+class OpenStep(msgspec.Struct, frozen=True):
+    """What is known of a session's open step: contiguous pieces from its first unit on."""
+
+    base: int
+    epoch: int
+    pieces: tuple[Piece, ...]
+
+
+class Hot(Protocol):
+    """The hot tier: pieces of open steps, and hints. It may lose everything at any moment (P10).
+
+    1. `publish` under an epoch lower than one that `fence` or `publish` has seen is refused with `LeaseLost`.
+    2. What `read` returns is a contiguous beginning of one step, under the newest epoch; or nothing.
+    3. A piece that follows a lost one is not returned.
+    4. Everything expires by itself.
+    5. No call takes longer than 250 ms; what cannot be done in that time is dropped, or raises `Unavailable`.
+    """
+
+    async def publish(self, ref: Ref, epoch: int, pieces: Sequence[Piece]) -> None:
+        """Add pieces to the open step. Pieces with a new `base` replace those of the step before."""
+        ...
+
+    async def fence(self, ref: Ref, epoch: int) -> OpenStep | None:
+        """Refuse older epochs from now on, and return what was published of the open step."""
+        ...
+
+    async def read(self, ref: Ref, *, base: int = 0, after: int = 0) -> OpenStep | None:
+        """The open step; of the step with that `base` only the pieces that end after unit `after`."""
+        ...
+
+    async def clear(self, ref: Ref, epoch: int) -> None:
+        """The step is done: forget its pieces."""
+        ...
+
+    async def tell(self, hint: Hint) -> None:
+        """Send a hint to every replica, this one included."""
+        ...
+
+    def listen(self, heard: Callable[[Hint], None]) -> AbstractAsyncContextManager[None]:
+        """Call `heard` for every hint that arrives, on the event loop, until the context ends."""
+        ...
+
+
+class Blobs(Protocol):
+    """The cold tier: immutable objects under names that contain the hash of their content.
+
+    1. `put` creates or finds the same bytes; an object is never changed or seen half written.
+    2. `get` returns bytes whose SHA-256 is the one in the name, or raises `Unreadable`.
+    3. After `delete` nothing under the prefix is readable.
+    """
+
+    async def put(self, name: str, content: bytes) -> None:
+        """Create the object. `name` ends in the SHA-256 of `content`."""
+        ...
+
+    async def get(self, name: str) -> bytes | None:
+        """The whole object, verified; None if there is none."""
+        ...
+
+    async def delete(self, prefix: str) -> None:
+        """Remove every object whose name begins with `prefix`."""
+        ...
+
+
+class Ids(Protocol):
+    """Where randomness comes from."""
+
+    def session(self) -> str:
+        """A new session id: UUIDv7."""
+        ...
+
+    def incarnation(self) -> str:
+        """A name for this start of a process that no other start ever had."""
+        ...
+
+
+class Warm(Log, Fleet, Protocol):
+    """A product that keeps the log keeps the fleet, too."""
+
+    async def close(self) -> None:
+        """Let go of files, threads and connections."""
+        ...
+
+
+class Call(msgspec.Struct, frozen=True):
+    """One call of a tool. `key` is stable: forward it to whatever the tool changes, so that a repeat changes nothing."""
+
+    id: str
+    name: str
+    arguments: JsonObject
+    key: str
+    session: str
+    tenant: str
+    turn: str
+    transaction: Transaction | None = None
+
+
+class Happened(msgspec.Struct, frozen=True):
+    """A probe's finding: the effect happened, and this is what the tool would have returned."""
+
+    result: Json
+
+
+class DidNotHappen(msgspec.Struct, frozen=True):
+    """A probe's finding: the effect did not happen, and the call may run."""
+
+
+Finding = Happened | DidNotHappen | None
+"""What a probe may answer; None = it cannot tell, and the model is told so."""
+
+
+class Tool(msgspec.Struct, frozen=True):
+    """What an agent can do to the world, and what is known about doing it twice.
+
+    1. `run` is given a `Call` with the arguments as the model wrote them; it validates them, and raises `BadArguments`.
+    2. A `transactional` tool's call carries the transaction that its writes and its record share.
+    3. `gate="approval"`: a human is asked before each call. `gate="outside"`: somebody else carries it out.
+    """
+
+    name: str
+    run: Callable[[Call], Awaitable[Json]]
+    description: str = ""
+    parameters: JsonObject = {"type": "object", "properties": {}}
+    effect: EffectClass = "once"
+    unknown: UnknownPolicy = "tell"
+    probe: Callable[[Call], Awaitable[Finding]] | None = None
+    gate: Literal["none", "approval", "outside"] = "none"
+    dedupe: Literal["never", "turn", "session"] = "never"
+    timeout_seconds: float = 300.0
+    answer_within_seconds: float | None = None
+
+    @property
+    def spec(self) -> JsonObject:
+        """The tool as the Responses API describes functions to a model."""
+        return {
+            "type": "function",
+            "name": self.name,
+            "description": self.description,
+            "parameters": self.parameters,
+        }
+
+
+class Agent(Protocol):
+    """Who thinks: a user's agent, behind one of the adapters in `agents`.
+
+    1. Everything it does goes through the turn it is given; between turns it remembers nothing.
+    2. Run again on the same log it takes the same path up to the end of the log.
+    """
+
+    @property
+    def name(self) -> str:
+        """The name that sessions ask for it by."""
+        ...
+
+    async def run(self, turn: Any) -> None:
+        """Answer the turn; returning completes it, raising fails it."""
+        ...

@@ -1,0 +1,209 @@
+"""The turn as its agent sees it: the context, durable steps, tools, a voice, and ways to wait for a human.
+
+Everything here is recorded once and answered from the record ever after. An agent is run again from its beginning after a
+crash; what it did before comes back at once, in the same words, until it reaches the point where the log ends.
+"""
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from datetime import timedelta
+from typing import TypeVar
+
+import msgspec
+
+from dalsegno.core import item as items
+from dalsegno.core.context import Context
+from dalsegno.core.event import ContextSummarized, ItemDone
+from dalsegno.core.ids import turn_id
+from dalsegno.core.json import Json, JsonObject
+from dalsegno.core.part import Part, ToolCall
+from dalsegno.core.append import Draft
+from dalsegno.core.step import StepRecord, step_key
+from dalsegno.core.tier import parse_artifact
+from dalsegno.errors import DalsegnoError, HandedOver, LeaseLost
+from dalsegno.ports import Blobs, Tool
+from dalsegno.runtime.recorder import Recorder
+from dalsegno.runtime.steps import Speaker
+from dalsegno.runtime.tools import ToolBox
+
+T = TypeVar("T")
+Model = Callable[[Context], AsyncIterator[Part]]
+
+
+class Reply(msgspec.Struct, frozen=True):
+    """What a model answered: the items on record, and the calls it asks for, in order."""
+
+    items: tuple[JsonObject, ...]
+
+    @property
+    def text(self) -> str:
+        """The text of its messages."""
+        return "".join(items.text_of(item) for item in self.items if item["type"] == items.MESSAGE)
+
+    @property
+    def calls(self) -> tuple[JsonObject, ...]:
+        """The `function_call` items: give them to `turn.perform`."""
+        return tuple(item for item in self.items if item["type"] == items.CALL)
+
+
+class Turn:
+    """What an agent function is given. One object a run of the function; it holds no state that is not in the log."""
+
+    def __init__(
+        self, recorder: Recorder, speaker: Speaker, tools: ToolBox, *, blobs: Blobs, draining: Callable[[], bool]
+    ) -> None:
+        lease = recorder.lease
+        self.id = turn_id(lease.session, lease.turn)
+        self.session = lease.session
+        self.tenant = lease.tenant
+        self.user = recorder.session.user
+        self.metadata = recorder.session.metadata
+        self.attempt = lease.attempt
+        self._recorder = recorder
+        self._speaker = speaker
+        self._tools = tools
+        self._blobs = blobs
+        self._draining = draining
+        self._ordinals: dict[str, int] = {}
+        self.seen: int | None = None
+        """The last event that the model was shown; None while no model was asked."""
+
+    @property
+    def context(self) -> Context:
+        """What a model is to be shown now: the conversation so far, this turn's message included."""
+        return self._recorder.transcript.context()
+
+    @property
+    def text(self) -> str:
+        """The text of the turn's message."""
+        said = self._recorder.journal.message
+        if said is None:
+            return ""
+        return said.content if said.content is not None else "".join(items.text_of(item) for item in said.items or ())
+
+    async def generate(self, model: Model, *, tools: Sequence[Tool] = (), name: str = "model") -> Reply:
+        """One model call as a step: streamed to readers as it comes, recorded once with the intents of its calls.
+
+        `model` is given the context and yields text, `Thought`, `ToolCall` and `Usage`. If it raises, nothing is recorded
+        and the error is yours; ask again, and readers see the new answer go on from the old one where they agree.
+        """
+        record = await self._recorded(name)
+        self._tools.offer(tools)
+        if record is None:
+            context = self.context
+            made = await self._speaker.speak(model(context), key=self._key(name), through=context.through)
+            record = StepRecord(made, context.through)
+        self._done(name)
+        self.seen = record.through
+        return Reply(record.items)
+
+    async def perform(self, calls: Reply | Sequence[JsonObject], *, tools: Sequence[Tool] = ()) -> list[str]:
+        """Carry out calls that a reply asked for, side by side, each according to its effect class; their outputs.
+
+        Outputs on record are returned from there. If some of them wait for a human or for somebody outside, the turn
+        parks here, holding nothing, and is run again when they are decided.
+        """
+        self._boundary()
+        self._tools.offer(tools)
+        asked = calls.calls if isinstance(calls, Reply) else calls
+        return await self._tools.perform(asked)
+
+    async def call(self, tool: Tool, **arguments: Json) -> str:
+        """Call a tool by your own decision; recorded, keyed and shown to the model as if it had asked."""
+        name = f"call:{tool.name}"
+        record = await self._recorded(name)
+        self._tools.offer((tool,))
+        if record is None:
+            asked = ToolCall(tool.name, arguments, id=f"call_{self._key(name)}")
+            made = await self._speaker.speak(_one(asked), key=self._key(name), through=self._recorder.head)
+            record = StepRecord(made, self._recorder.head)
+        self._done(name)
+        return (await self._tools.perform(record.items))[0]
+
+    async def step(self, name: str, run: Callable[[], Awaitable[T]]) -> T:
+        """Run a function once and record what it returned (JSON); after a crash its result comes from the record.
+
+        A crash while it runs means that it may run again: put effects into tools.
+        """
+        record = await self._recorded(name)
+        if record is None:
+            result: Json = msgspec.to_builtins(await run())
+            item = items.step(name, result, item_id=self._speaker.new_id(items.STEP))
+            await self._recorder.append([self._draft(ItemDone(item, step=self._key(name)))])
+            record = StepRecord((item,), self._recorder.head)
+        self._done(name)
+        return record.items[0]["output"]  # type: ignore[return-value]
+
+    async def say(self, text: str) -> None:
+        """Say a whole message, as one step."""
+        if await self._recorded("say") is None:
+            item = items.message(text, item_id=self._speaker.new_id(items.MESSAGE))
+            self._recorder.defer([self._draft(ItemDone(item, step=self._key("say")))])
+        self._done("say")
+
+    async def emit(self, name: str, data: Json = None) -> None:
+        """Show readers an event of your own; models do not see it."""
+        if await self._recorded("emit") is None:
+            item = items.custom(name, data, item_id=self._speaker.new_id(items.EVENT))
+            await self._recorder.append([self._draft(ItemDone(item, step=self._key("emit")))])
+        self._done("emit")
+
+    async def ask(self, question: str, *, within: timedelta | None = None) -> str:
+        """Ask a human and park until somebody sends a `tool_result` for the action; the answer.
+
+        With `within`, the answer is an error text once that time has passed.
+        """
+        self._ordinals["ask"] = ordinal = self._ordinals.get("ask", 0) + 1
+        self._boundary()
+        return await self._tools.ask(f"ask_{self.id[:8]}_{ordinal}", question, within=within)
+
+    async def summarize(self, text: str, *, through: int) -> None:
+        """From here on show models `text` instead of the conversation up to event `through`, which must be past turns'."""
+        if await self._recorded("summarize") is None:
+            item: JsonObject = {**items.user_message(text, item_id=self._speaker.new_id("message")), "role": "developer"}
+            data = ContextSummarized(min(through, self.past), item, self._key("summarize"))
+            await self._recorder.append([self._draft(data)])
+        self._done("summarize")
+
+    @property
+    def past(self) -> int:
+        """The last event before this turn."""
+        return self._recorder.lease.turn - 1
+
+    async def artifact(self, artifact: str) -> bytes:
+        """The whole of a payload that the context shows only the beginning of."""
+        pointer = parse_artifact(artifact)
+        content = None
+        if pointer is not None and pointer.session == self.session:
+            content = await self._blobs.get(f"{self.tenant}/{pointer.session}/{pointer.sha256}")
+        if content is None:
+            raise DalsegnoError(f"no artifact {artifact} in this session")
+        return content
+
+    async def _recorded(self, name: str) -> StepRecord | None:
+        self._boundary()
+        await self._recorder.settle()
+        return self._recorder.journal.steps.get(self._key(name))
+
+    def _boundary(self) -> None:
+        """Between two steps: the place where a turn may be taken away."""
+        if self._recorder.lost:
+            raise LeaseLost
+        if self._recorder.journal.cancelled:
+            raise asyncio.CancelledError
+        if self._draining():
+            raise HandedOver
+
+    def _key(self, name: str) -> str:
+        return step_key(name, self._ordinals.get(name, 0) + 1)
+
+    def _done(self, name: str) -> None:
+        """The step is on record. Only now is its ordinal used up, so that a failed one is tried under the same key."""
+        self._ordinals[name] = self._ordinals.get(name, 0) + 1
+
+    def _draft(self, data: ItemDone | ContextSummarized) -> Draft:
+        return Draft(data, self._recorder.lease.turn)
+
+
+async def _one(part: Part) -> AsyncIterator[Part]:
+    yield part

@@ -1,0 +1,235 @@
+"""One process's ear: what happened to which session, from here or from another replica. Holds nothing that matters.
+
+Hints arrive from the hot tier and may be lost; a feed therefore looks at the log by itself from time to time. A feed is
+shared by all readers of a session in this process, so that an event is read and decoded once, however many follow it.
+"""
+
+import asyncio
+from collections import deque
+from collections.abc import Callable, Sequence
+
+from dalsegno.core.event import Event
+from dalsegno.core.session import Session
+from dalsegno.core.stream import Piece, closes
+from dalsegno.errors import DalsegnoError, Unavailable
+from dalsegno.ports import Hint, Hot, Log, Ref
+
+RING_EVENTS = 512
+READ_EVENTS = 500
+
+
+class Feed:
+    """What readers of one session in this process share: the last events, and the open step's pieces."""
+
+    def __init__(self, ref: Ref, session: Session, log: Log, hot: Hot) -> None:
+        self.ref = ref
+        self.head = session.head
+        self.busy = bool(session.open)
+        self.readers = 0
+        self.failure: DalsegnoError | None = None
+        self._log = log
+        self._hot = hot
+        self._ring: deque[Event] = deque(maxlen=RING_EVENTS)
+        self._base = -1
+        self._pieces: list[Piece] = []
+        self._waiters: list[asyncio.Future[None]] = []
+        self._refreshing: asyncio.Task[None] | None = None
+
+    def since(self, seq: int) -> Sequence[Event] | None:
+        """The events after `seq` that are at hand, or None when they must be read from the log."""
+        ring = self._ring
+        if not ring or ring[0].seq > seq + 1:
+            return None
+        return [ring[index] for index in range(seq + 1 - ring[0].seq, len(ring))]
+
+    def pieces(self, after: int) -> Sequence[Piece]:
+        """The open step's pieces that end after unit `after`."""
+        low, high = 0, len(self._pieces)
+        while low < high:
+            middle = (low + high) // 2
+            if self._pieces[middle].end <= after:
+                low = middle + 1
+            else:
+                high = middle
+        return self._pieces[low:]
+
+    def add(self, events: Sequence[Event]) -> None:
+        """Events that follow the head; others are passed over, a gap is left for the next refresh."""
+        for event in events:
+            if event.seq == self.head + 1 or event.type == "session.deleted":
+                self.head = event.seq
+                self._ring.append(event)
+                if closes(event):
+                    self._base, self._pieces = -1, []
+        self._wake()
+
+    def show(self, pieces: Sequence[Piece]) -> None:
+        """Pieces of the open step, as they were published here."""
+        for piece in pieces:
+            if piece.base != self._base:
+                if piece.at != 0:
+                    return
+                self._base, self._pieces = piece.base, []
+            if piece.at == (self._pieces[-1].end if self._pieces else 0):
+                self._pieces.append(piece)
+        self._wake()
+
+    def refresh(self) -> None:
+        """Look at the log and the hot tier soon; one look at a time."""
+        if self._refreshing is None or self._refreshing.done():
+            self._refreshing = asyncio.get_running_loop().create_task(self._look())
+
+    async def changed(self) -> None:
+        """Return when something has happened since the last look."""
+        waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._waiters.append(waiter)
+        await waiter
+
+    def close(self) -> None:
+        """Nobody reads any more."""
+        if self._refreshing is not None:
+            self._refreshing.cancel()
+
+    async def _look(self) -> None:
+        try:
+            while events := await self._log.read(self.ref, after=self.head, limit=READ_EVENTS):
+                self.add(events)
+            session = await self._log.load(self.ref)
+            self.busy = session is not None and bool(session.open)
+            self.failure = None
+            if self.busy:
+                await self._look_at_open_step()
+        except DalsegnoError as error:
+            self.failure = error
+            self._wake()
+
+    async def _look_at_open_step(self) -> None:
+        known = self._pieces[-1].end if self._pieces else 0
+        try:
+            found = await self._hot.read(self.ref, base=max(self._base, 0), after=known)
+        except Unavailable:
+            return
+        if found is None or found.base > self.head:
+            return
+        if found.base != self._base and any(closes(event) for event in await self._between(found.base)):
+            return
+        self.show(found.pieces)
+
+    async def _between(self, base: int) -> Sequence[Event]:
+        at_hand = self.since(base)
+        return at_hand if at_hand is not None else await self._log.read(self.ref, after=base, limit=READ_EVENTS)
+
+    def _wake(self) -> None:
+        waiters, self._waiters = self._waiters, []
+        for waiter in waiters:
+            if not waiter.done():
+                waiter.set_result(None)
+
+
+class Hub:
+    """Who wants to know what: readers by feed, running turns by `watch`, the replica by `on_ready`."""
+
+    def __init__(self, log: Log, hot: Hot) -> None:
+        self._log = log
+        self._hot = hot
+        self._feeds: dict[Ref, Feed] = {}
+        self._watchers: dict[Ref, Callable[[int | None], None]] = {}
+        self._sweeps = 0
+        self._outbox: dict[Ref, Hint] = {}
+        self._posting: asyncio.Event = asyncio.Event()
+        self.on_ready: Callable[[], None] = _nothing
+
+    async def run(self) -> None:
+        """Listen and post hints until cancelled."""
+        async with self._hot.listen(self._hear):
+            while True:
+                await self._posting.wait()
+                self._posting.clear()
+                outbox, self._outbox = self._outbox, {}
+                for hint in outbox.values():
+                    try:
+                        await self._hot.tell(hint)
+                    except Unavailable:
+                        break
+
+    def announce(self, ref: Ref, session: Session, events: Sequence[Event]) -> None:
+        """Events that this process committed."""
+        feed = self._feeds.get(ref)
+        if feed is not None:
+            feed.busy = bool(session.open)
+            feed.add(events)
+            if feed.head < session.head:
+                feed.refresh()
+        poke = self._watchers.get(ref)
+        if poke is not None:
+            poke(session.head)
+        ready = session.owner is None and session.ready_at == 0
+        self._post(ref, Hint(ref.tenant, ref.id, session.head, ready=ready))
+        if ready:
+            self.on_ready()
+
+    def live(self, ref: Ref, pieces: Sequence[Piece]) -> None:
+        """Pieces of an open step that this process generates."""
+        feed = self._feeds.get(ref)
+        if feed is not None:
+            feed.show(pieces)
+
+    def published(self, ref: Ref, base: int, units: int) -> None:
+        """The hot tier has the open step up to here: others may look."""
+        self._post(ref, Hint(ref.tenant, ref.id, base, units))
+
+    def watch(self, ref: Ref, poke: Callable[[int | None], None]) -> None:
+        """Call `poke` with the log's head, as far as known, when something may have been said to the running turn."""
+        self._watchers[ref] = poke
+
+    def unwatch(self, ref: Ref) -> None:
+        """The turn is over."""
+        self._watchers.pop(ref, None)
+
+    def attach(self, ref: Ref, session: Session) -> Feed:
+        """The session's feed, for one more reader; every `attach` is paired with a `detach`."""
+        feed = self._feeds.get(ref)
+        if feed is None:
+            feed = self._feeds[ref] = Feed(ref, session, self._log, self._hot)
+            feed.refresh()
+        feed.readers += 1
+        return feed
+
+    def detach(self, feed: Feed) -> None:
+        """One reader less; the last one takes the feed with it."""
+        feed.readers -= 1
+        if feed.readers == 0:
+            feed.close()
+            self._feeds.pop(feed.ref, None)
+
+    def sweep(self) -> None:
+        """The poll behind the hints: have feeds and running turns look, quiet sessions only every fifth time."""
+        self._sweeps += 1
+        for feed in self._feeds.values():
+            if feed.busy or self._sweeps % 5 == 0:
+                feed.refresh()
+        for poke in list(self._watchers.values()):
+            poke(None)
+
+    def _post(self, ref: Ref, hint: Hint) -> None:
+        before = self._outbox.get(ref)
+        if before is not None:
+            ready = before.ready or hint.ready
+            hint = Hint(hint.tenant, hint.session, max(before.head, hint.head), hint.units or before.units, ready)
+        self._outbox[ref] = hint
+        self._posting.set()
+
+    def _hear(self, hint: Hint) -> None:
+        ref = Ref(hint.tenant, hint.session)
+        feed = self._feeds.get(ref)
+        if feed is not None and (hint.units or hint.head > feed.head):
+            feed.refresh()
+        poke = self._watchers.get(ref)
+        if poke is not None:
+            poke(hint.head)
+        if hint.ready:
+            self.on_ready()
+
+
+def _nothing() -> None:
+    return None

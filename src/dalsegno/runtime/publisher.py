@@ -1,0 +1,68 @@
+"""Publishes the open step's pieces: to readers in this process at once, to the hot tier in batches, under the epoch.
+
+Losing pieces costs latency only (P10); being refused means that the session has another owner (P4).
+"""
+
+import asyncio
+from collections.abc import Callable, Sequence
+
+from dalsegno.core.lease import Lease
+from dalsegno.core.stream import Piece
+from dalsegno.errors import LeaseLost, Unavailable
+from dalsegno.ports import Hot, Ref
+from dalsegno.runtime.hub import Hub
+
+
+class Publisher:
+    """One turn's deltas on their way out. What is generated and recorded in one breath is never published at all."""
+
+    def __init__(self, lease: Lease, *, hot: Hot, hub: Hub, on_lost: Callable[[], None]) -> None:
+        self._ref = Ref(lease.tenant, lease.session)
+        self._epoch = lease.epoch
+        self._hot = hot
+        self._hub = hub
+        self._on_lost = on_lost
+        self._waiting: list[Piece] = []
+        self._scheduled = False
+        self._sending: asyncio.Task[None] | None = None
+        self._sent = False
+
+    def push(self, pieces: Sequence[Piece]) -> None:
+        """Publish these when the loop next comes round."""
+        if not pieces:
+            return
+        self._waiting.extend(pieces)
+        if not self._scheduled:
+            self._scheduled = True
+            asyncio.get_running_loop().call_soon(self._flush)
+
+    async def close(self) -> None:
+        """The step is on record: what is not out yet need not go, what is in the hot tier may go."""
+        self._waiting = []
+        if self._sent:
+            self._sent = False
+            try:
+                await self._hot.clear(self._ref, self._epoch)
+            except Unavailable:
+                return
+            except LeaseLost:
+                self._on_lost()
+
+    def _flush(self) -> None:
+        self._scheduled = False
+        if self._waiting and (self._sending is None or self._sending.done()):
+            self._sending = asyncio.get_running_loop().create_task(self._send())
+
+    async def _send(self) -> None:
+        while self._waiting:
+            pieces, self._waiting = self._waiting, []
+            self._hub.live(self._ref, pieces)
+            self._sent = True
+            try:
+                await self._hot.publish(self._ref, self._epoch, pieces)
+            except Unavailable:
+                continue
+            except LeaseLost:
+                self._on_lost()
+                return
+            self._hub.published(self._ref, pieces[-1].base, pieces[-1].end)

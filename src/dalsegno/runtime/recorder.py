@@ -1,0 +1,194 @@
+"""The recorder: everything a turn writes goes through here, under its lease, and is folded into what the turn knows.
+
+Appends that are made side by side leave in one commit. A draft may be deferred: it leaves with the next append, or at the
+agent's next real pause, so that an answer and the turn's end are one commit and nothing stays unwritten for long.
+"""
+
+import asyncio
+from collections.abc import Callable, Sequence
+from functools import partial
+
+from dalsegno.core.append import Appended, Decide, Decision, Draft, Fenced, Known, Refusal, Then, append
+from dalsegno.core.context import Transcript
+from dalsegno.core.event import Event
+from dalsegno.core.lease import Lease
+from dalsegno.core.session import Session
+from dalsegno.core.step import Journal
+from dalsegno.errors import LeaseLost, Unavailable
+from dalsegno.ports import Log, Ref
+from dalsegno.runtime.hub import Hub
+
+RETRY_SECONDS = (0.05, 0.1, 0.25, 0.5, 1.0)
+READ_EVENTS = 500
+CLIENT_EVENTS = frozenset({"turn.created", "turn.input", "session.updated", "session.deleted"})
+
+
+class Recorder:
+    """One turn's pen. `on_news` is called when something was said to the turn, or when the lease is gone."""
+
+    def __init__(self, lease: Lease, session: Session, transcript: Transcript, *, log: Log, hub: Hub) -> None:
+        self.lease = lease
+        self.ref = Ref(lease.tenant, lease.session)
+        self.session = session
+        self.transcript = transcript
+        self.journal = Journal()
+        self.lost = False
+        self.on_news: Callable[[], None] = _nothing
+        self._log = log
+        self._hub = hub
+        self._lock = asyncio.Lock()
+        self._queue: list[Draft] = []
+        self._stale = False
+        self._looking: asyncio.Task[None] | None = None
+
+    @property
+    def head(self) -> int:
+        """The last event that this turn knows."""
+        return self.transcript.head
+
+    def note(self, events: Sequence[Event]) -> None:
+        """Fold events in, in `seq` order; known ones are passed over."""
+        news = False
+        for event in events:
+            if event.seq <= self.transcript.head:
+                continue
+            self.transcript.add(event)
+            if event.turn == self.lease.turn:
+                self.journal.note(event)
+                news = news or event.type == "turn.input"
+        if news:
+            self.on_news()
+
+    def poke(self, head: int | None = None) -> None:
+        """Something may have been said to the turn: look soon. `head` is the log's last event, if that is known."""
+        if head is not None and head <= self.head:
+            return
+        self._stale = True
+        if self._looking is None or self._looking.done():
+            self._looking = asyncio.get_running_loop().create_task(self._look())
+
+    async def settle(self) -> None:
+        """Write what was deferred and read what others have appended, if there is anything."""
+        if self._queue:
+            await self.append(())
+        await self._look()
+
+    async def _look(self) -> None:
+        if self._stale and not self.lost:
+            async with self._lock:
+                self._stale = False
+                try:
+                    await self._read_on()
+                except Unavailable:
+                    self._stale = True
+
+    def defer(self, drafts: Sequence[Draft]) -> None:
+        """Write these with the next append, or when the loop next comes round."""
+        self._queue.extend(drafts)
+        asyncio.get_running_loop().call_soon(self._flush_soon)
+
+    async def append(self, drafts: Sequence[Draft], *, then: Then = "hold", seen: int | None = None) -> Appended | None:
+        """Write drafts of this turn, and those deferred before. Raises `LeaseLost`.
+
+        None = refused because a message has joined the turn since event `seen`; the drafts given here are dropped.
+        """
+        self._queue.extend(drafts)
+        async with self._lock:
+            if self.lost:
+                raise LeaseLost
+            if then == "hold" and not self._queue:
+                return Appended(self.session, self.lease, ())
+            batch, self._queue = self._queue, []
+            decide = partial(_decide, lease=self.lease, drafts=batch, then=then, seen=seen)
+            appended = await self._commit(decide, batch, then)
+            if appended is None:
+                self._queue = batch[: len(batch) - len(drafts)]
+                self._stale = True
+            return appended
+
+    async def _commit(self, decide: Decide[Appended], batch: Sequence[Draft], then: Then) -> Appended | None:
+        pauses = iter(RETRY_SECONDS)
+        while True:
+            try:
+                decision = await self._log.commit(self.ref, decide)
+            except Unavailable as error:
+                arrived = await self._arrived(then) if error.outcome == "unknown" and batch else None
+                if arrived is not None:
+                    return arrived
+                await asyncio.sleep(next(pauses, RETRY_SECONDS[-1]))
+                continue
+            if isinstance(decision, Fenced):
+                raise self._lost()
+            if isinstance(decision, Refusal):
+                return None
+            events = decision.result.events
+            if events and events[0].seq > self.head + 1:
+                await self._read_on()
+            self.note(events)
+            self.session = decision.result.session
+            self._hub.announce(self.ref, self.session, events)
+            return decision.result
+
+    async def _arrived(self, then: Then) -> Appended | None:
+        """What became of a commit whose answer was lost. Nobody else writes for this turn, so its own events tell."""
+        before = self.head
+        try:
+            events = await self._log.read(self.ref, after=before, limit=READ_EVENTS)
+            session = await self._log.load(self.ref)
+        except Unavailable:
+            return None
+        written = any(event.turn == self.lease.turn and event.type not in CLIENT_EVENTS for event in events)
+        if session is None or (not written and session.epoch != self.lease.epoch):
+            raise self._lost()
+        self.note(events)
+        self.session = session
+        if not written:
+            return None
+        self._hub.announce(self.ref, session, events)
+        held: Lease | None = self.lease if then == "hold" else None
+        next_turn = session.running
+        if then == "take" and session.owner == self.lease.owner and next_turn is not None:
+            held = Lease(
+                session.tenant, session.id, session.epoch, session.owner, next_turn.first, next_turn.attempt
+            )
+        return Appended(session, held, ())
+
+    async def _read_on(self) -> None:
+        while events := await self._log.read(self.ref, after=self.head, limit=READ_EVENTS):
+            self.note(events)
+
+    def lose(self) -> None:
+        """The session has another owner: nothing can be written any more."""
+        self.lost = True
+        self.on_news()
+
+    def _lost(self) -> LeaseLost:
+        self.lose()
+        return LeaseLost()
+
+    def _flush_soon(self) -> None:
+        if self._queue and not self._lock.locked() and not self.lost:
+            asyncio.get_running_loop().create_task(self._flush())
+
+    async def _flush(self) -> None:
+        try:
+            await self.append(())
+        except LeaseLost:
+            return
+
+
+def _decide(
+    session: Session | None,
+    known: Known | None,
+    now: int,
+    *,
+    lease: Lease,
+    drafts: Sequence[Draft],
+    then: Then,
+    seen: int | None,
+) -> Decision[Appended]:
+    return append(session, now, lease=lease, drafts=drafts, then=then, seen=seen)
+
+
+def _nothing() -> None:
+    return None

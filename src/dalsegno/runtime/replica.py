@@ -1,0 +1,241 @@
+"""A replica: it takes sessions while it has room, runs their turns side by side, and leaves in order when told to.
+
+Recovery is level-triggered (law 9): the duties look at the store again and again; hints only make them look sooner.
+"""
+
+import asyncio
+import logging
+from collections.abc import Mapping, Sequence
+from datetime import timedelta
+from functools import partial
+from typing import TypeVar
+
+import msgspec
+
+from dalsegno.core.admit import Admission, Admitted, admit
+from dalsegno.core.append import Appended, Decision, Draft, Fenced, Known, Refusal, append
+from dalsegno.core.claim import Claimed, claim
+from dalsegno.core.event import Event, TurnError, TurnFailed
+from dalsegno.core.lease import Lease
+from dalsegno.core.session import Session
+from dalsegno.errors import LeaseLost, Refused, Unavailable, Unreadable
+from dalsegno.ports import Agent, Blobs, Hot, Member, Ref, Transactions, Warm
+from dalsegno.runtime.contexts import Contexts
+from dalsegno.runtime.duty import Duty
+from dalsegno.runtime.hub import Hub
+from dalsegno.runtime.turn import CONTEXT_LIMIT_BYTES, Surroundings, run_turn
+
+log = logging.getLogger("dalsegno.replica")
+
+CLAIM_BATCH = 16
+R = TypeVar("R")
+
+
+class Tuning(msgspec.Struct, frozen=True):
+    """How a replica behaves. Every limit is here (law 12)."""
+
+    lease_ttl: timedelta = timedelta(seconds=5)
+    turns_max: int = 256
+    turn_deadline: timedelta = timedelta(hours=1)
+    context_limit_bytes: int = CONTEXT_LIMIT_BYTES
+    queue_max: int = 100
+    claim_every: timedelta = timedelta(milliseconds=500)
+    bury_every: timedelta = timedelta(milliseconds=50)
+    sweep_every: timedelta = timedelta(seconds=1)
+    drain_within: timedelta = timedelta(seconds=20)
+
+
+class Replica:
+    """One process of the fleet. `start`, then `admit` what clients say; `drain`, then `stop`."""
+
+    def __init__(
+        self,
+        member: Member,
+        agents: Mapping[str, Agent],
+        *,
+        warm: Warm,
+        hot: Hot,
+        blobs: Blobs,
+        tuning: Tuning = Tuning(),
+    ) -> None:
+        self.member = member
+        self.tuning = tuning
+        self.draining = False
+        self.hub = Hub(warm, hot)
+        self._warm = warm
+        self._turns: dict[Ref, asyncio.Task[None]] = {}
+        self._doubtful = False
+        self._hub_task: asyncio.Task[None] | None = None
+        self._around = Surroundings(
+            log=warm,
+            hot=hot,
+            blobs=blobs,
+            hub=self.hub,
+            contexts=Contexts(warm),
+            transactions=warm if isinstance(warm, Transactions) else None,
+            agent=agents.get,
+            draining=lambda: self.draining,
+            deadline=tuning.turn_deadline,
+            context_limit_bytes=tuning.context_limit_bytes,
+        )
+        self._claiming = Duty("claim", self._claim, interval=tuning.claim_every)
+        self._burying = Duty("bury", self._bury, interval=tuning.bury_every)
+        self._sweeping = Duty("sweep", self._sweep, interval=tuning.sweep_every)
+        self.hub.on_ready = self._claiming.poke
+
+    @property
+    def has_room(self) -> bool:
+        """Whether one more turn may run here."""
+        return not self.draining and len(self._turns) < self.tuning.turns_max
+
+    @property
+    def turns(self) -> int:
+        """How many turns run here."""
+        return len(self._turns)
+
+    async def start(self) -> None:
+        """Join the fleet and begin to look for work."""
+        await self._warm.join(self.member, ttl=self.tuning.lease_ttl)
+        self._hub_task = asyncio.get_running_loop().create_task(self.hub.run(), name="hub")
+        for duty in (self._claiming, self._burying, self._sweeping):
+            duty.start()
+
+    async def admit(self, admission: Admission) -> Admitted:
+        """Put an input on record; if the session is free and there is room, its turn runs here and now."""
+        taker = self.member.incarnation if self.has_room else None
+        admission = msgspec.structs.replace(admission, taker=taker, queue_max=self.tuning.queue_max)
+        ref = Ref(admission.tenant, admission.session)
+        digest = admission.key.digest if admission.key else None
+        try:
+            decision = await self._warm.commit(ref, partial(_admit, admission=admission), digest=digest)
+        except Unavailable as error:
+            self._doubtful = self._doubtful or error.outcome == "unknown"
+            raise
+        admitted = result_of(decision)
+        if admitted.session is not None and admitted.events:
+            self.hub.announce(ref, admitted.session, admitted.events)
+            if admitted.lease is not None:
+                self._run(admitted.lease, admitted.session, admitted.events)
+        return admitted
+
+    async def drain(self) -> None:
+        """Claim no more, let turns reach a step boundary and hand them over, for at most `drain_within`."""
+        self.draining = True
+        await self._claiming.stop()
+        if self._turns:
+            await asyncio.wait(self._turns.values(), timeout=self.tuning.drain_within.total_seconds())
+
+    async def stop(self) -> None:
+        """Leave the fleet. Turns still running are cut off as by a crash: another replica takes them over."""
+        self.draining = True
+        for duty in (self._claiming, self._sweeping, self._burying):
+            await duty.stop()
+        for task in list(self._turns.values()):
+            task.cancel()
+        await asyncio.gather(*self._turns.values(), return_exceptions=True)
+        if self._hub_task is not None:
+            self._hub_task.cancel()
+            await asyncio.gather(self._hub_task, return_exceptions=True)
+        await self._warm.leave()
+
+    def _run(self, lease: Lease, session: Session, written: Sequence[Event]) -> None:
+        ref = Ref(lease.tenant, lease.session)
+        task = asyncio.get_running_loop().create_task(self._run_session(lease, session, written))
+        self._turns[ref] = task
+        task.add_done_callback(partial(self._ran, ref))
+
+    async def _run_session(self, lease: Lease, session: Session, written: Sequence[Event]) -> None:
+        """The leased turn, and those that queue behind it."""
+        ref = Ref(lease.tenant, lease.session)
+        held: Lease | None = lease
+        while held is not None:
+            lease = held
+            try:
+                held = await run_turn(lease, session, written, self._around)
+            except Unreadable as error:
+                log.error("session %s cannot be read; its turn fails", ref.id, exc_info=error)
+                await self._give_up(lease, error)
+                return
+            if held is not None:
+                session, written = await self._reload(ref), ()
+
+    async def _reload(self, ref: Ref) -> Session:
+        session = await self._warm.load(ref)
+        if session is None:
+            raise Unreadable(f"session {ref.id} vanished")
+        return session
+
+    async def _give_up(self, lease: Lease, error: Unreadable) -> None:
+        """End a turn whose log cannot be understood: an error that everybody sees, never a shorter history (P9)."""
+        failed = Draft(TurnFailed(TurnError("unreadable", str(error))), lease.turn)
+        decide = partial(_fail, lease=lease, draft=failed)
+        await self._warm.commit(Ref(lease.tenant, lease.session), decide)
+
+    def _ran(self, ref: Ref, task: asyncio.Task[None]) -> None:
+        if self._turns.get(ref) is task:
+            del self._turns[ref]
+        if not task.cancelled() and (error := task.exception()) is not None:
+            self._doubtful = True
+            log.error("the turn of session %s was dropped and will be picked up again", ref.id, exc_info=error)
+        if len(self._turns) == self.tuning.turns_max - 1 and not self.draining:
+            self._claiming.poke()
+
+    async def _claim(self) -> None:
+        if self._doubtful:
+            self._doubtful = False
+            await self._take_back()
+        while self.has_room:
+            room = min(CLAIM_BATCH, self.tuning.turns_max - len(self._turns))
+            try:
+                claims = await self._warm.claim(self.member.incarnation, limit=room)
+            except Unavailable as error:
+                self._doubtful = self._doubtful or error.outcome == "unknown"
+                raise
+            for found in claims:
+                self._take(found)
+            if len(claims) < room:
+                return
+
+    def _take(self, found: Claimed) -> None:
+        ref = Ref(found.session.tenant, found.session.id)
+        if found.events:
+            self.hub.announce(ref, found.session, found.events)
+        if found.lease is not None:
+            self._run(found.lease, found.session, found.events)
+
+    async def _take_back(self) -> None:
+        """Sessions that are ours in the store and not here: the answer to a claim was lost, or a turn was dropped."""
+        for ref in await self._warm.holdings(self.member.incarnation):
+            if ref not in self._turns:
+                decide = partial(_claim, owner=self.member.incarnation)
+                self._take(result_of(await self._warm.commit(ref, decide)))
+
+    async def _bury(self) -> None:
+        if await self._warm.bury():
+            self._claiming.poke()
+
+    async def _sweep(self) -> None:
+        self.hub.sweep()
+
+
+def result_of(decision: Decision[R]) -> R:
+    """What a carried out decision came to; raises what a refusal means."""
+    if isinstance(decision, Refusal):
+        raise Refused(decision.code, decision.detail)
+    if isinstance(decision, Fenced):
+        raise LeaseLost
+    return decision.result
+
+
+def _admit(session: Session | None, known: Known | None, now: int, *, admission: Admission) -> Decision[Admitted]:
+    return admit(session, known, now, admission=admission)
+
+
+def _fail(
+    session: Session | None, known: Known | None, now: int, *, lease: Lease, draft: Draft
+) -> Decision[Appended]:
+    return append(session, now, lease=lease, drafts=[draft], then="release")
+
+
+def _claim(session: Session | None, known: Known | None, now: int, *, owner: str) -> Decision[Claimed]:
+    return claim(session, now, owner=owner)

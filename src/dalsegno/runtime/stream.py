@@ -1,0 +1,84 @@
+"""Follow a session: the log from the cursor on, then live, with no gap between them. A reader keeps only its cursor.
+
+There is no buffer per reader: each takes what it lacks from the session's feed or from the log, at its own pace.
+"""
+
+from collections import deque
+from collections.abc import Sequence
+
+from dalsegno.core.event import Event
+from dalsegno.core.session import Session
+from dalsegno.core.stream import Composer, Frame
+from dalsegno.errors import Unavailable, Unreadable
+from dalsegno.ports import Log, Ref
+from dalsegno.runtime.hub import Feed, Hub
+
+PAGE_EVENTS = 200
+
+
+class Stream:
+    """One reader's frames. Ends after the event that nothing can follow; raises `Unavailable` when it must be cut off.
+
+    `ended` is true when nothing can follow the cursor it was opened at.
+    """
+
+    def __init__(self, composer: Composer, feed: Feed, *, log: Log, hub: Hub) -> None:
+        self.ended = composer.ended
+        self._composer = composer
+        self._feed = feed
+        self._log = log
+        self._hub = hub
+        self._frames: deque[Frame] = deque()
+        self._closed = False
+
+    def __aiter__(self) -> "Stream":
+        return self
+
+    async def __anext__(self) -> Frame:
+        while not self._frames:
+            if self._closed or self._composer.ended:
+                raise StopAsyncIteration
+            if not await self._advance():
+                await self._feed.changed()
+        return self._frames.popleft()
+
+    async def aclose(self) -> None:
+        """Let the feed go. Harmless when repeated."""
+        if not self._closed:
+            self._closed = True
+            self._hub.detach(self._feed)
+
+    async def _advance(self) -> bool:
+        composer, feed = self._composer, self._feed
+        if feed.failure is not None:
+            raise Unavailable(f"the log cannot be followed: {feed.failure}", outcome="not_applied")
+        if composer.cursor.seq < feed.head:
+            at_hand = feed.since(composer.cursor.seq)
+            self._compose(at_hand if at_hand is not None else await self._read())
+            return True
+        self._frames.extend(composer.live(feed.pieces(composer.cursor.offset)))
+        return bool(self._frames)
+
+    def _compose(self, events: Sequence[Event]) -> None:
+        for event in events:
+            composer = self._composer
+            if composer.ended:
+                return
+            if event.seq <= composer.cursor.seq:
+                continue
+            if event.seq != composer.cursor.seq + 1 and event.type != "session.deleted":
+                raise Unreadable(f"event {event.seq} follows {composer.cursor.seq}")
+            self._frames.extend(composer.durable(event))
+
+    async def _read(self) -> Sequence[Event]:
+        events = await self._log.read(self._feed.ref, after=self._composer.cursor.seq, limit=PAGE_EVENTS)
+        if not events:
+            # the log was erased behind the feed: its last event says so
+            self._feed.refresh()
+            await self._feed.changed()
+        return events
+
+
+def open_stream(ref: Ref, composer: Composer, *, session: Session, log: Log, hub: Hub) -> Stream:
+    """A reader of a session that exists, from a cursor that is not ahead of it."""
+    return Stream(composer, hub.attach(ref, session), log=log, hub=hub)

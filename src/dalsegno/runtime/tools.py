@@ -1,0 +1,297 @@
+"""Tools: each recorded call is carried out as its effect class allows, once, and its output recorded before it is shown.
+
+The intent is in the log before anything here runs (law 4). What a crash between intent and output means is decided by the
+table in `core.effect`; here it is done.
+"""
+
+import asyncio
+import logging
+from collections.abc import Coroutine, Sequence
+from datetime import timedelta
+from functools import partial
+from typing import assert_never
+
+import msgspec
+
+from dalsegno.core import item as items
+from dalsegno.core import json
+from dalsegno.core.append import Appended, Decision, Draft, Fenced, Keep, Known, Refusal, Write, append
+from dalsegno.core.effect import DENIED, UNKNOWN, dedupe_digest, recovery
+from dalsegno.core.event import Action, ItemDone, ToolIntent, TurnWaiting
+from dalsegno.core.ids import effect_key, hash16, item_id, turn_id
+from dalsegno.core.input import ToolResult
+from dalsegno.core.json import Json, JsonObject, clean_text
+from dalsegno.core.lease import Lease
+from dalsegno.core.session import Session
+from dalsegno.core.tier import spill_output
+from dalsegno.errors import BadArguments, LeaseLost, Parked, Refused, Unavailable
+from dalsegno.ports import Blobs, Call, DidNotHappen, Happened, Log, Tool, Transactions
+from dalsegno.runtime.recorder import Recorder
+
+log = logging.getLogger("dalsegno.tools")
+
+
+class Outcome(msgspec.Struct, frozen=True):
+    """What a call came to: the text that the model is shown, and whether the tool says so or we do."""
+
+    text: str
+    status: str = "completed"
+
+
+class ToolBox:
+    """The tools of one turn, and the only place that runs them."""
+
+    def __init__(self, recorder: Recorder, *, log: Log, blobs: Blobs, transactions: Transactions | None) -> None:
+        self._recorder = recorder
+        self._log = log
+        self._blobs = blobs
+        self._transactions = transactions
+        self._tools: dict[str, Tool] = {}
+        self._turn = turn_id(recorder.lease.session, recorder.lease.turn)
+
+    def offer(self, tools: Sequence[Tool]) -> None:
+        """Tools that calls of this turn may name."""
+        self._tools.update((tool.name, tool) for tool in tools)
+
+    def intent(self, call: JsonObject) -> ToolIntent:
+        """What is recorded about a call in the commit that records the call itself."""
+        name, call_id = str(call["name"]), str(call["call_id"])
+        tool = self._tools.get(name)
+        lease = self._recorder.lease
+        key = effect_key(lease.tenant, lease.session, self._turn, call_id)
+        if tool is None:
+            return ToolIntent(call_id, name, "once", key)
+        dedupe = None
+        if tool.dedupe != "never":
+            arguments = _parse(call)
+            dedupe = None if isinstance(arguments, Outcome) else dedupe_digest(name, arguments)
+        return ToolIntent(call_id, name, tool.effect, key, dedupe)
+
+    async def perform(self, calls: Sequence[JsonObject]) -> list[str]:
+        """The outputs of these calls. Parks the turn when some of them wait for somebody."""
+        ran = await _side_by_side([self._one(call) for call in calls])
+        actions = tuple(found for found in ran if isinstance(found, Action))
+        if actions:
+            await self._park(actions)
+        return [found for found in ran if isinstance(found, str)]
+
+    async def ask(self, call_id: str, question: str, *, within: timedelta | None) -> str:
+        """The answer to a question of the agent; parks until there is one."""
+        answer = self._recorder.journal.answers.get(call_id)
+        if answer is None:
+            arguments = json.dumps({"question": question}).decode()
+            await self._park((Action("tool_result", call_id, "ask", arguments, expires_at=self._expiry(within)),))
+        assert answer is not None
+        said = answer[1]
+        return (said.output or said.error or "") if isinstance(said, ToolResult) else (said.reason or said.decision)
+
+    async def _one(self, call: JsonObject) -> str | Action:
+        journal = self._recorder.journal
+        call_id = str(call["call_id"])
+        known = journal.outputs.get(call_id)
+        if known is not None:
+            return str(known["output"])
+        tool = self._tools.get(str(call["name"]))
+        if tool is None:
+            return await self._record(call, Outcome(f"There is no tool named {call['name']!r}.", "incomplete"))
+        arguments = _parse(call)
+        if isinstance(arguments, Outcome):
+            return await self._record(call, arguments)
+        outcome = await self._gated(tool, call, arguments)
+        return outcome if isinstance(outcome, Action | str) else await self._record(call, outcome)
+
+    async def _gated(self, tool: Tool, call: JsonObject, arguments: JsonObject) -> Outcome | Action | str:
+        """Through the gate, past what earlier attempts left, to the tool itself."""
+        journal, call_id = self._recorder.journal, str(call["call_id"])
+        said = journal.answers[call_id][1] if call_id in journal.answers else None
+        if isinstance(said, ToolResult):
+            return Outcome(said.output) if said.output is not None else _failed(said.error)
+        if said is not None and said.decision == "deny":
+            begun = journal.intents[call_id][0] < journal.adopted
+            return Outcome(f"{UNKNOWN if begun else DENIED} {said.reason or ''}".strip(), "incomplete")
+        if tool.gate != "none" and said is None:
+            return self._action(tool, call)
+        shared = await self._shared(call_id)
+        if shared is not None:
+            return shared
+        if not journal.interrupted(call_id):
+            return await self._run(tool, call, arguments)
+        return await self._recover(tool, call, arguments)
+
+    async def _recover(self, tool: Tool, call: JsonObject, arguments: JsonObject) -> Outcome | Action | str:
+        """A replica died after the intent was recorded: the class and the tool's policy say what may be done."""
+        intent = self._recorder.journal.intents[str(call["call_id"])][1]
+        way = recovery(intent.effect, tool.unknown)
+        match way:
+            case "again":
+                return await self._run(tool, call, arguments)
+            case "tell":
+                return Outcome(UNKNOWN, "incomplete")
+            case "ask":
+                return self._action(tool, call, reason="unknown_outcome")
+            case "probe":
+                finding = None if tool.probe is None else await tool.probe(self._call(call, arguments))
+                if isinstance(finding, Happened):
+                    return Outcome(_as_text(finding.result))
+                if isinstance(finding, DidNotHappen):
+                    return await self._run(tool, call, arguments)
+                return Outcome(UNKNOWN, "incomplete")
+            case _:
+                assert_never(way)
+
+    async def _run(self, tool: Tool, call: JsonObject, arguments: JsonObject) -> Outcome | str:
+        if self._recorder.journal.intents[str(call["call_id"])][1].effect == "transactional":
+            return await self._run_in_transaction(tool, call, arguments)
+        work = asyncio.ensure_future(_outcome(tool, self._call(call, arguments)))
+        try:
+            return await asyncio.shield(work)
+        except asyncio.CancelledError:
+            # a cancelled turn stops at a safe point: an effect that has begun is seen through and recorded
+            if self._recorder.lost or tool.effect == "read":
+                work.cancel()
+                raise
+            await self._record(call, await work)
+            raise
+
+    async def _run_in_transaction(self, tool: Tool, call: JsonObject, arguments: JsonObject) -> Outcome | str:
+        if self._transactions is None:
+            return _failed("this store offers no transactions to tools")
+        lease, limit = self._recorder.lease, timedelta(seconds=tool.timeout_seconds)
+        try:
+            async with self._transactions.transaction(self._recorder.ref, timeout=limit) as transaction:
+                made = await _outcome(tool, msgspec.structs.replace(self._call(call, arguments), transaction=transaction))
+                if made.status != "completed":
+                    return made
+                draft = await self._draft(call, made)
+                decision = await transaction.commit(partial(_append, lease=lease, draft=draft))
+        except Unavailable as error:
+            if error.outcome == "not_applied":
+                return _failed(str(error))
+            raise
+        if isinstance(decision, Fenced):
+            raise LeaseLost
+        assert isinstance(decision, Write)
+        self._recorder.poke()
+        await self._recorder.settle()
+        return made.text
+
+    async def _shared(self, call_id: str) -> str | None:
+        """The output of an identical call that is on record, for tools that ask for it."""
+        journal, intent = self._recorder.journal, self._recorder.journal.intents[call_id][1]
+        if intent.dedupe is None:
+            return None
+        first = journal.shared.get(intent.dedupe, call_id)
+        known = journal.outputs.get(first)
+        call = journal.calls[call_id]
+        if known is not None and first != call_id:
+            return await self._record(call, Outcome(str(known["output"])))
+        tool = self._tools[intent.name]
+        if tool.dedupe != "session":
+            return None
+        decision = await self._log.commit(self._recorder.ref, _look_up, digest=_digest(intent))
+        found = None if isinstance(decision, Refusal | Fenced) else decision.result
+        if found is None:
+            return None
+        events = await self._log.read(self._recorder.ref, after=found.seq - 1, limit=1)
+        data = msgspec.json.decode(events[0].data, type=ItemDone)
+        return await self._record(call, Outcome(str(data.item["output"])))
+
+    async def _record(self, call: JsonObject, outcome: Outcome) -> str:
+        draft = await self._draft(call, outcome)
+        await self._recorder.append([draft])
+        return str(self._recorder.journal.outputs[str(call["call_id"])]["output"])
+
+    async def _draft(self, call: JsonObject, outcome: Outcome) -> Draft:
+        call_id, lease = str(call["call_id"]), self._recorder.lease
+        name = item_id(self._turn, items.OUTPUT, str(call["id"]).rpartition("_")[2])
+        item = items.output(call_id, clean_text(outcome.text), item_id=name, status=outcome.status)
+        spill = spill_output(lease.session, item)
+        if spill is not None:
+            await self._blobs.put(f"{lease.tenant}/{lease.session}/{spill.artifact.sha256}", spill.payload)
+            item = spill.item
+        intent = self._recorder.journal.intents[call_id][1]
+        remember = intent.dedupe is not None and outcome.status == "completed"
+        return Draft(ItemDone(item), lease.turn, _digest(intent) if remember else None)
+
+    async def _park(self, actions: tuple[Action, ...]) -> None:
+        waiting = Draft(TurnWaiting(actions), self._recorder.lease.turn)
+        await self._recorder.append([waiting], then="release")
+        raise Parked
+
+    def _action(self, tool: Tool, call: JsonObject, *, reason: str | None = None) -> Action:
+        within = None if tool.answer_within_seconds is None else timedelta(seconds=tool.answer_within_seconds)
+        kind = "tool_result" if tool.gate == "outside" else "approval"
+        return Action(
+            "tool_result" if kind == "tool_result" else "approval",
+            str(call["call_id"]),
+            str(call["name"]),
+            str(call["arguments"]),
+            reason,
+            self._expiry(within),
+        )
+
+    def _expiry(self, within: timedelta | None) -> int | None:
+        """On the store's clock, as far as this turn has seen it."""
+        return None if within is None else self._recorder.session.updated_at + int(within.total_seconds() * 1000)
+
+    def _call(self, call: JsonObject, arguments: JsonObject) -> Call:
+        lease = self._recorder.lease
+        intent = self._recorder.journal.intents[str(call["call_id"])][1]
+        return Call(intent.call_id, intent.name, arguments, intent.key, lease.session, lease.tenant, self._turn)
+
+
+async def _outcome(tool: Tool, call: Call) -> Outcome:
+    """Run the tool; whatever it raises is text for the model. Signals of the platform pass through."""
+    try:
+        async with asyncio.timeout(tool.timeout_seconds):
+            return Outcome(_as_text(await tool.run(call)))
+    except TimeoutError:
+        return Outcome(f"The tool did not finish within {tool.timeout_seconds:g} s. Its effect is unknown.", "incomplete")
+    except BadArguments as error:
+        return _failed(f"The arguments do not fit: {error}")
+    except Exception as error:  # whatever a user's tool raises is an answer to the model
+        log.info("tool %s raised %s", tool.name, type(error).__name__, exc_info=error)
+        return _failed(f"{type(error).__name__}: {error}")
+
+
+def _failed(error: str | None) -> Outcome:
+    return Outcome(f"Error: {error or 'unknown'}", "incomplete")
+
+
+def _parse(call: JsonObject) -> JsonObject | Outcome:
+    text = str(call["arguments"])
+    try:
+        value = json.loads_strict(text.encode()) if text else {}
+    except Refused as error:
+        return _failed(f"The arguments are not JSON: {error.detail}")
+    return value if isinstance(value, dict) else _failed("The arguments are not a JSON object.")
+
+
+def _as_text(result: Json) -> str:
+    return result if isinstance(result, str) else json.dumps(msgspec.to_builtins(result)).decode()
+
+
+def _digest(intent: ToolIntent) -> bytes:
+    return hash16("call", intent.dedupe or "")
+
+
+def _look_up(session: Session | None, known: Known | None, now: int) -> Decision[Known | None]:
+    return Keep(known)
+
+
+def _append(session: Session | None, known: Known | None, now: int, *, lease: Lease, draft: Draft) -> Decision[Appended]:
+    return append(session, now, lease=lease, drafts=[draft])
+
+
+async def _side_by_side(work: Sequence[Coroutine[object, object, str | Action]]) -> list[str | Action]:
+    """All of them at once; the first that fails ends the others. One alone needs no task."""
+    if len(work) == 1:
+        return [await work[0]]
+    try:
+        async with asyncio.TaskGroup() as group:
+            tasks = [group.create_task(one) for one in work]
+    except BaseExceptionGroup as errors:
+        raise errors.exceptions[0] from None
+    return [task.result() for task in tasks]
+
+

@@ -1,0 +1,213 @@
+"""READ THIS FIRST: one turn, from the lease to its end.
+
+A message was admitted: it is event `lease.turn` of its session's log (`core.admit`). Some replica took the session under a
+new epoch (`core.claim`), perhaps this one in the same commit, perhaps another one after the first died half-way. What
+follows is the same in every case:
+
+1. `prepare`: fold the log into the context and the turn's journal; pick up the open step of a dead predecessor.
+2. `think`: run the agent from its beginning. Whatever the journal knows is answered from it; the first thing that it does
+   not know is done: a model is asked, a tool is called, a human is awaited, and each is recorded when it is done.
+3. `end`: exactly one of completed, failed, cancelled; or parked, handed over, lost, in which case the turn goes on
+   elsewhere or later and this replica holds nothing.
+
+Every write carries the epoch, and the log refuses a stale one, so a replica that was paused for an hour can do no harm: its
+next write raises `LeaseLost`, and it leaves.
+"""
+
+import asyncio
+import logging
+from collections.abc import Callable, Sequence
+from datetime import timedelta
+from functools import partial
+
+import msgspec
+
+from dalsegno.core.append import Draft
+from dalsegno.core.event import (
+    ContextSummarized,
+    Data,
+    Event,
+    TurnCompleted,
+    TurnError,
+    TurnFailed,
+    TurnStarted,
+)
+from dalsegno.core.item import user_message
+from dalsegno.core.json import JsonObject
+from dalsegno.core.lease import Lease
+from dalsegno.core.part import add_usage
+from dalsegno.core.session import Session
+from dalsegno.core.stream import closes
+from dalsegno.errors import HandedOver, LeaseLost, Parked, Unavailable
+from dalsegno.ports import Agent, Blobs, Hot, Log, Ref, Transactions
+from dalsegno.runtime.contexts import Contexts, turn_events
+from dalsegno.runtime.handle import Turn
+from dalsegno.runtime.hub import Hub
+from dalsegno.runtime.publisher import Publisher
+from dalsegno.runtime.recorder import Recorder
+from dalsegno.runtime.steps import Speaker
+from dalsegno.runtime.tools import ToolBox
+
+log = logging.getLogger("dalsegno.turn")
+
+CONTEXT_LIMIT_BYTES = 256 * 1024
+ERROR_CHARS = 2000
+
+
+class Surroundings(msgspec.Struct, frozen=True):
+    """What every turn of a replica is run with."""
+
+    log: Log
+    hot: Hot
+    blobs: Blobs
+    hub: Hub
+    contexts: Contexts
+    transactions: Transactions | None
+    agent: Callable[[str], Agent | None]
+    draining: Callable[[], bool]
+    deadline: timedelta
+    context_limit_bytes: int = CONTEXT_LIMIT_BYTES
+
+
+class Running(msgspec.Struct):
+    """A turn under way."""
+
+    recorder: Recorder
+    speaker: Speaker
+    turn: Turn
+
+
+async def run_turn(lease: Lease, session: Session, written: Sequence[Event], around: Surroundings) -> Lease | None:
+    """Run the turn that `lease` is for to its end; the lease of the session's next turn, if it was taken along.
+
+    `session` is the session when the lease was taken, `written` the events of the commit that took it.
+    """
+    running = await prepare(lease, session, written, around)
+    recorder, turn = running.recorder, running.turn
+    try:
+        seen: int | None = -1
+        while True:
+            end = await think(running, around)
+            recorder.defer(await running.speaker.abandon())
+            seen = turn.seen if turn.seen != seen else None
+            ended = await recorder.append([Draft(end, lease.turn)], then="take", seen=seen)
+            if ended is not None:
+                return ended.lease
+            # a message joined the turn as it was ending: the agent goes on where it was
+    except HandedOver:
+        recorder.defer(await running.speaker.abandon())
+        await recorder.append((), then="release")
+    except (LeaseLost, Parked) as signal:
+        log.debug("turn %s of session %s: %s", lease.turn, lease.session, type(signal).__name__)
+    finally:
+        around.hub.unwatch(recorder.ref)
+        if not recorder.lost:
+            around.contexts.give_back(recorder.ref, recorder.transcript)
+    return None
+
+
+async def prepare(lease: Lease, session: Session, written: Sequence[Event], around: Surroundings) -> Running:
+    """Everything the turn knows when it starts, all of it from the log; plus what readers have seen of the open step."""
+    ref, known = Ref(lease.tenant, lease.session), written[0].seq - 1 if written else session.head
+    transcript = await around.contexts.take(ref, session, before=known)
+    recorder = Recorder(lease, session, transcript, log=around.log, hub=around.hub)
+    if lease.turn <= known:
+        for event in await turn_events(ref, lease.turn, log=around.log, through=known):
+            recorder.journal.note(event)
+    recorder.note(written)
+    publisher = Publisher(lease, hot=around.hot, hub=around.hub, on_lost=recorder.lose)
+    tools = ToolBox(recorder, log=around.log, blobs=around.blobs, transactions=around.transactions)
+    speaker = Speaker(recorder, publisher, intent=tools.intent)
+    if lease.orphaned:
+        await adopt(recorder, speaker, around)
+    turn = Turn(recorder, speaker, tools, blobs=around.blobs, draining=around.draining)
+    around.hub.watch(ref, recorder.poke)
+    shorten(recorder, speaker, around.context_limit_bytes)
+    return Running(recorder, speaker, turn)
+
+
+async def adopt(recorder: Recorder, speaker: Speaker, around: Surroundings) -> None:
+    """Take over from a dead replica: silence it, see what it had shown of the open step, and say so in the log."""
+    lease, carried = recorder.lease, 0
+    try:
+        shown = await around.hot.fence(recorder.ref, lease.epoch)
+    except Unavailable:
+        shown = None
+    if shown is not None and shown.pieces and shown.base <= recorder.head:
+        after = await around.log.read(recorder.ref, after=shown.base)
+        if not any(closes(event) for event in after):
+            speaker.adopt(shown.base, shown.pieces)
+            carried = shown.pieces[-1].end
+    started = TurnStarted(attempt=lease.attempt, epoch=lease.epoch, carried=carried)
+    await recorder.append([Draft(started, lease.turn)])
+
+
+async def think(running: Running, around: Surroundings) -> Data:
+    """Run the agent; how the turn is to end. A cancel or the loss of the lease interrupts it wherever it is."""
+    recorder, task = running.recorder, asyncio.current_task()
+    agent = around.agent(recorder.session.agent)
+    if agent is None:
+        return TurnFailed(TurnError("no_agent", f"no agent named {recorder.session.agent!r} is served here"))
+    recorder.on_news = partial(_interrupt, recorder, task)
+    deadline = asyncio.timeout(around.deadline.total_seconds())
+    try:
+        async with deadline:
+            recorder.on_news()
+            await agent.run(running.turn)
+            await recorder.settle()
+            await _pending_interrupt(recorder)
+    except asyncio.CancelledError:
+        if not recorder.lost and not recorder.journal.cancelled:
+            raise
+    except TimeoutError as error:
+        if not deadline.expired():
+            return _failure(error)
+        return TurnFailed(TurnError("deadline_exceeded", f"the turn took longer than {around.deadline}"))
+    except Exception as error:  # whatever a user's agent raises ends its turn and nothing else
+        log.warning("turn %s of session %s failed", running.turn.id, running.turn.session, exc_info=error)
+        return _failure(error)
+    finally:
+        recorder.on_news = _nothing
+    if recorder.lost:
+        raise LeaseLost
+    return TurnCompleted(usage=_usage(recorder))
+
+
+def shorten(recorder: Recorder, speaker: Speaker, limit_bytes: int) -> None:
+    """When the context outgrows its limit, the oldest turns give way to a note that names what it stands for."""
+    through = recorder.transcript.excess(limit_bytes)
+    if through is None or through >= recorder.lease.turn:
+        return
+    text = (
+        f"[The conversation up to its event {through} is not shown: it is longer than {limit_bytes} bytes. "
+        "What follows is complete.]"
+    )
+    item = {**user_message(text, item_id=speaker.new_id("message")), "role": "developer"}
+    recorder.defer([Draft(ContextSummarized(through, item), recorder.lease.turn)])
+
+
+def _interrupt(recorder: Recorder, task: "asyncio.Task[object] | None") -> None:
+    if task is not None and (recorder.lost or recorder.journal.cancelled):
+        task.cancel()
+
+
+async def _pending_interrupt(recorder: Recorder) -> None:
+    """Let an interrupt that arrived with the last write be delivered here, and not in the middle of the end."""
+    if recorder.lost or recorder.journal.cancelled:
+        await asyncio.sleep(0)
+
+
+def _failure(error: Exception) -> TurnFailed:
+    code = getattr(error, "code", None)
+    return TurnFailed(TurnError(code if isinstance(code, str) else type(error).__name__, str(error)[:ERROR_CHARS]))
+
+
+def _usage(recorder: Recorder) -> JsonObject | None:
+    total = None
+    for record in recorder.journal.steps.values():
+        total = add_usage(total, record.usage)
+    return total
+
+
+def _nothing() -> None:
+    return None

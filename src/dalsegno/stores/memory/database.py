@@ -1,0 +1,228 @@
+"""What the memory handles of a fleet share: the tables, the clocks, and the atomic steps on them. Nothing here awaits."""
+
+import logging
+import time
+from collections.abc import Callable, Sequence
+from datetime import timedelta
+from typing import TypeVar
+
+import msgspec
+
+from dalsegno.core import codec
+from dalsegno.core.append import Decide, Decision, Fenced, Known, Write
+from dalsegno.core.claim import Claimed, claim
+from dalsegno.core.event import Event
+from dalsegno.core.json import dumps_sorted
+from dalsegno.core.session import VERSION, Session, fold, replace
+from dalsegno.errors import Unreadable
+from dalsegno.ports import Member, Page, Query, Ref
+
+R = TypeVar("R")
+
+
+class StoredEvent(msgspec.Struct):
+    """An event as a database would keep it."""
+
+    number: int
+    version: int
+    turn: int | None
+    at: int
+    data: bytes
+    checksum: int
+
+
+class StoredSession(msgspec.Struct):
+    """A session's row: the columns that conditions need, the folded session as bytes, and what hangs on it.
+
+    `attempt` is the oldest open turn's; like `epoch` and `owner` it is not in the log. `since` is when the session last
+    became free to claim.
+    """
+
+    head: int
+    epoch: int
+    owner: str | None
+    attempt: int
+    ready_at: int | None
+    since: int
+    version: int
+    state: bytes
+    checksum: int
+    events: dict[int, StoredEvent] = {}
+    known: dict[bytes, bytes] = {}
+    erased: bool = False
+
+
+class StoredMember(msgspec.Struct):
+    """A liveness record; `expires` is a time of the database's monotonic clock, in seconds."""
+
+    member: Member
+    expires: float
+
+
+class MemoryDatabase:
+    """What the handles of a fleet share: the tables, and the two clocks. Every method is one atomic step."""
+
+    def __init__(
+        self, *, seconds: Callable[[], float] = time.monotonic, unix_ms: Callable[[], int] | None = None
+    ) -> None:
+        self.rows: dict[Ref, StoredSession] = {}
+        self.members: dict[str, StoredMember] = {}
+        self.scratch: dict[str, bytes] = {}
+        self.scratch_lock = asyncio.Lock()
+        self._seconds = seconds
+        self._unix_ms = unix_ms or _unix_ms
+        self._killed: set[str] = set()
+
+    def decide(self, ref: Ref, decide: Decide[R], *, digest: bytes | None = None) -> Decision[R]:
+        """Carry out what `decide` returns, if it follows from what is stored; else it is `Fenced`."""
+        row = self.rows.get(ref)
+        known = None if row is None or digest is None else row.known.get(digest)
+        session = None if row is None else self.session(ref, row)
+        now = self._unix_ms()
+        decision = decide(session, None if known is None else msgspec.msgpack.decode(known, type=Known), now)
+        if isinstance(decision, Write):
+            if not _follows(ref, row, decision):
+                return Fenced()
+            self._write(ref, row, decision, now)
+        return decision
+
+    def session(self, ref: Ref, row: StoredSession) -> Session:
+        """The session of a row, folded again if another version wrote it."""
+        if row.version != VERSION:
+            return self._rebuild(ref, row)
+        if codec.checksum(row.state) != row.checksum:
+            raise Unreadable(f"session {ref.id}: its stored state does not match its checksum")
+        return msgspec.json.decode(row.state, type=Session)
+
+    def events(self, ref: Ref, row: StoredSession, *, after: int, limit: int) -> Sequence[Event]:
+        """Events by number; a missing one is an error and never a shorter log (law 7)."""
+        first = row.head if row.erased else 1
+        numbers = range(max(after + 1, first), row.head + 1)[:limit]
+        return [_event(ref, seq, row.events.get(seq)) for seq in numbers]
+
+    def claim(self, owner: str, *, limit: int) -> Sequence[Claimed]:
+        """Ready sessions whose owner is gone, the longest waiting first. An unreadable one does not block the others."""
+        now = self._unix_ms()
+        waiting = [
+            (max(row.since, row.ready_at), ref.id, ref)
+            for ref, row in self.rows.items()
+            if row.ready_at is not None and row.ready_at <= now and not self.alive(row.owner)
+        ]
+        claimed: list[Claimed] = []
+        for _, _, ref in sorted(waiting, key=lambda entry: entry[:2]):
+            if len(claimed) == limit:
+                break
+            try:
+                decision = self.decide(ref, lambda session, _, now: claim(session, now, owner=owner))
+            except Unreadable as error:
+                logging.getLogger(__name__).error("session %s cannot be claimed: %s", ref.id, error)
+                continue
+            if isinstance(decision, Write):
+                claimed.append(decision.result)
+        return claimed
+
+    def page(self, tenant: str, query: Query) -> Page:
+        """A page of a tenant's sessions."""
+        found: list[Session] = []
+        for ref in sorted((ref for ref in self.rows if ref.tenant == tenant), key=lambda ref: ref.id):
+            if ref.id <= query.after or not _matches(session := self.session(ref, self.rows[ref]), query):
+                continue
+            if len(found) == query.limit:
+                return Page(tuple(found), next=found[-1].id)
+            found.append(session)
+        return Page(tuple(found))
+
+    def alive(self, incarnation: str | None) -> bool:
+        """Whether a member has beaten within its time to live and its process is not known to be gone."""
+        record = self.members.get(incarnation or "")
+        return record is not None and incarnation not in self._killed and self._seconds() < record.expires
+
+    def renew(self, member: Member, ttl: timedelta) -> None:
+        """A beat: the member lives for `ttl` from now on. The dead do not beat."""
+        if member.incarnation not in self._killed:
+            self.members[member.incarnation] = StoredMember(member, self._seconds() + ttl.total_seconds())
+
+    def kill(self, incarnation: str) -> None:
+        """What the operating system would tell: this process is gone, and it will not come back."""
+        self._killed.add(incarnation)
+
+    def bury(self) -> Sequence[str]:
+        """Take the dead off the list. Their sessions keep the name of their owner, so that a claim counts the attempt."""
+        dead = [incarnation for incarnation in self.members if not self.alive(incarnation)]
+        for incarnation in dead:
+            del self.members[incarnation]
+        return dead
+
+    def _write(self, ref: Ref, row: StoredSession | None, write: Write[R], now: int) -> None:
+        session = write.session
+        fresh = {event.seq: _stored(event) for event in write.events}
+        known = {write.digest: msgspec.msgpack.encode(write.known)} if write.digest and write.known else {}
+        state = msgspec.json.encode(session)
+        free_before = row is not None and row.owner is None and row.ready_at == 0
+        still_free = free_before and session.owner is None and session.ready_at == 0
+        stored = self.rows[ref] = StoredSession(
+            head=session.head,
+            epoch=session.epoch,
+            owner=session.owner,
+            attempt=session.open[0].attempt if session.open else 0,
+            ready_at=session.ready_at,
+            since=row.since if row is not None and still_free else now,
+            version=VERSION,
+            state=state,
+            checksum=codec.checksum(state),
+        )
+        if row is not None:
+            stored.events, stored.known, stored.erased = row.events, row.known, row.erased
+        stored.events.update(fresh)
+        stored.known.update(known)
+
+    def _rebuild(self, ref: Ref, row: StoredSession) -> Session:
+        if row.erased:
+            last = _event(ref, row.head, row.events.get(row.head))
+            return Session(
+                ref.id, ref.tenant, updated_at=last.at, head=row.head, epoch=row.epoch, owner=row.owner, deleted=True
+            )
+        session = fold(ref.id, ref.tenant, self.events(ref, row, after=0, limit=row.head))
+        oldest = tuple(replace(turn, attempt=max(turn.attempt, row.attempt)) for turn in session.open[:1])
+        return replace(session, epoch=row.epoch, owner=row.owner, open=oldest + session.open[1:])
+
+
+def _follows(ref: Ref, row: StoredSession | None, write: Write[R]) -> bool:
+    """The condition of a write: it continues this session's log at its head, under an epoch that is not stale."""
+    head, epoch, known = (0, 0, {}) if row is None else (row.head, row.epoch, row.known)
+    session, numbers = write.session, [event.seq for event in write.events]
+    return (
+        (session.tenant, session.id) == (ref.tenant, ref.id)
+        and numbers == list(range(head + 1, head + 1 + len(numbers)))
+        and session.head == head + len(numbers)
+        and session.epoch >= epoch
+        and write.digest not in known
+    )
+
+
+def _stored(event: Event) -> StoredEvent:
+    number = codec.number_of(event.type)
+    return StoredEvent(number, codec.VERSION, event.turn, event.at, event.data, codec.checksum(event.data))
+
+
+def _event(ref: Ref, seq: int, stored: StoredEvent | None) -> Event:
+    if stored is None:
+        raise Unreadable(f"session {ref.id}: event {seq} is missing")
+    if codec.checksum(stored.data) != stored.checksum:
+        raise Unreadable(f"session {ref.id}: event {seq} does not match its checksum")
+    kind = codec.name_of(stored.number)
+    return Event(seq, kind, stored.turn, stored.at, codec.upcast(kind, stored.version, stored.data))
+
+
+def _matches(session: Session, query: Query) -> bool:
+    wanted, have = query.metadata, session.metadata
+    return (
+        not session.deleted
+        and query.status in ("", session.status)
+        and query.user in (None, session.user)
+        and all(name in have and dumps_sorted(have[name]) == dumps_sorted(wanted[name]) for name in wanted)
+    )
+
+
+def _unix_ms() -> int:
+    return time.time_ns() // 1_000_000

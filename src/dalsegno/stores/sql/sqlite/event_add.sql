@@ -1,0 +1,1 @@
+INSERT INTO dalsegno_event (id, kind, turn, at, crc, body) VALUES (?, ?, ?, ?, ?, ?)

@@ -1,0 +1,1 @@
+SELECT incarnation, id, pid, url, expires, ttl FROM dalsegno_replica

@@ -1,0 +1,58 @@
+-- The log. Names carry a prefix because tools of the class `transactional` keep their own tables in this file.
+
+-- `since`: when the session last began to wait for a replica. `ready_at`: 0 = it can run now, else Unix milliseconds.
+-- `epoch`, `owner` and `attempt` (of the oldest open turn) are in no event.
+-- `state`: CRC-32 and MessagePack of the folded session; derived, NULL is rebuilt from the log.
+CREATE TABLE dalsegno_session (
+    n INTEGER PRIMARY KEY,
+    tenant TEXT NOT NULL,
+    id NOT NULL,
+    head INTEGER NOT NULL,
+    epoch INTEGER NOT NULL,
+    owner TEXT,
+    attempt INTEGER NOT NULL,
+    ready_at INTEGER,
+    since INTEGER NOT NULL,
+    status INTEGER NOT NULL,
+    user TEXT,
+    state BLOB,
+    UNIQUE (tenant, id)
+);
+
+-- Claims read what they take, not the backlog: the free ones by waiting time, the held ones by holder.
+CREATE INDEX dalsegno_session_free ON dalsegno_session (ready_at, since)
+WHERE owner IS NULL AND ready_at IS NOT NULL;
+
+CREATE INDEX dalsegno_session_held ON dalsegno_session (owner) WHERE owner IS NOT NULL;
+
+-- One B-tree for everything: id = n << 32 | seq, so that a session's tail is one range.
+-- `kind`: number of the event's type + 256 * (version of its data - 1). `crc`: CRC-32 of the body, as a signed number.
+CREATE TABLE dalsegno_event (
+    id INTEGER PRIMARY KEY,
+    kind INTEGER NOT NULL,
+    turn INTEGER,
+    at INTEGER NOT NULL,
+    crc INTEGER NOT NULL,
+    body BLOB NOT NULL
+);
+
+CREATE TABLE dalsegno_key (
+    session INTEGER NOT NULL,
+    digest BLOB NOT NULL,
+    fingerprint BLOB NOT NULL,
+    seq INTEGER NOT NULL,
+    turn INTEGER NOT NULL,
+    status TEXT NOT NULL,
+    PRIMARY KEY (session, digest)
+) WITHOUT ROWID;
+
+-- `expires` and `ttl` are milliseconds of CLOCK_MONOTONIC: one clock for all processes of a machine, and no jump of the
+-- wall clock moves it.
+CREATE TABLE dalsegno_replica (
+    incarnation TEXT NOT NULL PRIMARY KEY,
+    id TEXT NOT NULL,
+    pid INTEGER NOT NULL,
+    url TEXT NOT NULL,
+    expires INTEGER NOT NULL,
+    ttl INTEGER NOT NULL
+) WITHOUT ROWID;

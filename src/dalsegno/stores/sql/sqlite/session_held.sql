@@ -1,0 +1,1 @@
+SELECT tenant, id FROM dalsegno_session WHERE owner = ?

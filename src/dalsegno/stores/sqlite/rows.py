@@ -1,0 +1,297 @@
+"""Sessions, events and keys as rows. Every method works inside the transaction of the cursor it is given.
+
+Knows how a decision becomes statements; knows nothing of transactions, threads or files.
+"""
+
+import logging
+import re
+import sqlite3
+from collections.abc import Sequence
+from typing import Any, TypeAlias, TypeVar
+
+import msgspec
+
+from dalsegno.core import codec
+from dalsegno.core.append import Decide, Decision, Fenced, Known, Write
+from dalsegno.core.claim import Claimed, claim
+from dalsegno.core.event import Event
+from dalsegno.core.json import JsonObject, dumps_sorted
+from dalsegno.core.session import VERSION, Session, fold, replace
+from dalsegno.errors import Unreadable
+from dalsegno.ports import Page, Query, Ref
+from dalsegno.stores import sqlfile
+from dalsegno.stores.sqlite.file import is_damage
+
+R = TypeVar("R")
+Row: TypeAlias = tuple[Any, ...]
+
+STATUS = {"idle": 0, "running": 1, "waiting": 2}
+DELETED = 3
+CACHED_MAX = 1024
+ERASED_AT_ONCE = 500
+SCANNED_MAX = 1000
+"""How many sessions one page of a listing looks at, whatever its filters leave of them."""
+
+_UUID = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}")
+_log = logging.getLogger(__name__)
+_encode = msgspec.msgpack.Encoder().encode
+_decode = msgspec.msgpack.Decoder(Session).decode
+
+
+def packed(session_id: str) -> bytes | str:
+    """The id as it is stored: 16 bytes, or as it is if it is not a UUID in canonical spelling."""
+    return bytes.fromhex(session_id.replace("-", "")) if _UUID.fullmatch(session_id) else session_id
+
+
+def unpacked(stored: bytes | str) -> str:
+    """The id as it is spelled."""
+    if isinstance(stored, str):
+        return stored
+    digits = stored.hex()
+    return f"{digits[:8]}-{digits[8:12]}-{digits[12:16]}-{digits[16:20]}-{digits[20:]}"
+
+
+class Rows:
+    """Reads and writes rows. One instance belongs to one user at a time (a writer, or a reading thread).
+
+    A session's folded state is kept from commit to commit beside the bytes it was decoded from. The row that a
+    transaction reads decides: only while its bytes are the same is the decoded value used again, so another process's
+    write, and a transaction that was undone, need no invalidation.
+    """
+
+    def __init__(self) -> None:
+        sql = sqlfile.statements("sqlite")
+        self._sql = sql
+        self._find, self._at = sql["session_find"], sql["session_at"]
+        self._add, self._set = sql["session_add"], sql["session_set"]
+        self._event_add, self._event_read = sql["event_add"], sql["event_read"]
+        self._key_find, self._key_add = sql["key_find"], sql["key_add"]
+        self._cache: dict[int, tuple[bytes, Session]] = {}
+
+    def carry_out(
+        self, cursor: sqlite3.Cursor, ref: Ref, decide: Decide[R], digest: bytes | None, now: int
+    ) -> Decision[R]:
+        """Show the session to `decide` and write what it returns."""
+        row = cursor.execute(self._find, (ref.tenant, packed(ref.id))).fetchone()
+        session, known = None, None
+        if row is not None:
+            session = self._session(cursor, ref, row)
+            if digest is not None:
+                found = cursor.execute(self._key_find, (row[0], digest)).fetchone()
+                known = Known(*found) if found else None
+        decision = decide(session, known, now)
+        if isinstance(decision, Write):
+            if not _follows(ref, row, decision):
+                return Fenced()
+            self._write(cursor, ref, row, decision, now)
+        return decision
+
+    def claim(self, cursor: sqlite3.Cursor, owner: str, moment: dict[str, int]) -> list[Claimed]:
+        """Claim what `claimable` names. `moment` holds `now` (Unix ms), `clock` (monotonic ms) and `limit`."""
+        claimed = []
+        for n, _ in cursor.execute(self._sql["claimable"], moment).fetchall():
+            cursor.execute("SAVEPOINT one")
+            try:
+                *row, tenant, stored = cursor.execute(self._at, (n,)).fetchone()
+                ref = Ref(tenant, unpacked(stored))
+                decision = claim(self._session(cursor, ref, tuple(row)), moment["now"], owner=owner)
+                if isinstance(decision, Write):
+                    self._write(cursor, ref, tuple(row), decision, moment["now"])
+                    claimed.append(decision.result)
+            except (Unreadable, sqlite3.DatabaseError) as error:
+                if isinstance(error, sqlite3.Error) and not is_damage(error):
+                    raise
+                # One damaged session must not stop every other one (P5). It stays unreadable to whoever asks for it,
+                # and is not offered again until somebody has mended and written it.
+                cursor.execute("ROLLBACK TO one")
+                cursor.execute(self._sql["session_park"], (n,))
+                _log.error("session row %d cannot be claimed, an operator must look: %s", n, error)
+            cursor.execute("RELEASE one")
+        return claimed
+
+    def anything_claimable(self, cursor: sqlite3.Cursor, moment: dict[str, int]) -> bool:
+        """Whether a claim would find something."""
+        return bool(cursor.execute(self._sql["claimable"], moment).fetchall())
+
+    def load(self, cursor: sqlite3.Cursor, ref: Ref) -> Session | None:
+        """The session as its row says."""
+        row = cursor.execute(self._find, (ref.tenant, packed(ref.id))).fetchone()
+        return None if row is None else self._session(cursor, ref, row)
+
+    def read(self, cursor: sqlite3.Cursor, ref: Ref, after: int, limit: int) -> list[Event]:
+        """Events after `after`. The head is read first: what it counts is there for good, so this is one prefix."""
+        row = cursor.execute(self._find, (ref.tenant, packed(ref.id))).fetchone()
+        if row is None:
+            return []
+        n, head = row[0], row[1]
+        through = min(head, after + limit)
+        events = self._events(cursor, ref, n, after, through)
+        if len(events) != max(0, through - after):
+            session = self.load(cursor, ref)
+            if session is None or not session.deleted:
+                raise Unreadable(f"session {ref.id}: events are missing between {after} and {through} of {head}")
+            # The rest of a deleted session's log is erased, up to its last event.
+            events = self._events(cursor, ref, n, max(after, head - limit), head)
+        return events
+
+    def page(self, cursor: sqlite3.Cursor, tenant: str, query: Query) -> Page:
+        """One page of a tenant's sessions."""
+        wanted = STATUS[query.status] if query.status else None
+        found: list[Session] = []
+        after, looked = packed(query.after), 0
+        while looked < SCANNED_MAX:
+            window = min(max(query.limit, 50), SCANNED_MAX - looked)
+            rows = cursor.execute(self._sql["session_page"], (tenant, after, window)).fetchall()
+            for stored, *row, status, user in rows:
+                if len(found) == query.limit:
+                    return Page(tuple(found), found[-1].id)
+                after = stored
+                if status == DELETED or wanted not in (None, status) or query.user not in (None, user):
+                    continue
+                session = self._session(cursor, Ref(tenant, unpacked(stored)), tuple(row))
+                if not session.deleted and _has(session, query.metadata):
+                    found.append(session)
+            if len(rows) < window:
+                return Page(tuple(found), None)
+            looked += len(rows)
+        return Page(tuple(found), unpacked(after))
+
+    def held(self, cursor: sqlite3.Cursor, owner: str) -> list[Ref]:
+        """The sessions whose lease `owner` has."""
+        rows = cursor.execute(self._sql["session_held"], (owner,)).fetchall()
+        return [Ref(tenant, unpacked(stored)) for tenant, stored in rows]
+
+    def erase_some(self, cursor: sqlite3.Cursor, ref: Ref) -> int:
+        """Remove some of a deleted session's events and keys, but not its last event; how many rows went."""
+        row = cursor.execute(self._find, (ref.tenant, packed(ref.id))).fetchone()
+        if row is None or not self._session(cursor, ref, row).deleted:
+            return 0
+        n, head = row[0], row[1]
+        # Not every build of SQLite overwrites what it deletes.
+        cursor.execute("PRAGMA secure_delete = ON").fetchall()
+        base = n << 32
+        gone = cursor.execute(self._sql["event_erase"], (base, base | head, ERASED_AT_ONCE)).rowcount
+        return gone + cursor.execute(self._sql["key_erase"], (n, n, ERASED_AT_ONCE)).rowcount
+
+    def _session(self, cursor: sqlite3.Cursor, ref: Ref, row: Row) -> Session:
+        n, head, epoch, owner, _, _, _, state = row
+        cached = self._cache.get(n)
+        if cached is not None and cached[0] == state:
+            session = cached[1]
+        else:
+            session = self._decoded(state) or self._rebuilt(cursor, ref, row)
+            if type(state) is bytes:
+                self._remember(n, state, session)
+        if session.head != head:
+            session = self._rebuilt(cursor, ref, row)
+        if session.epoch != epoch or session.owner != owner:
+            # The columns are the lease.
+            session = replace(session, epoch=epoch, owner=owner)
+        return session
+
+    def _decoded(self, state: object) -> Session | None:
+        """The snapshot, if it is whole and of today's version."""
+        if type(state) is not bytes or codec.checksum(state[4:]) != int.from_bytes(state[:4], "big"):
+            return None
+        try:
+            session = _decode(state[4:])
+        except msgspec.MsgspecError:
+            return None
+        return session if session.version == VERSION else None
+
+    def _rebuilt(self, cursor: sqlite3.Cursor, ref: Ref, row: Row) -> Session:
+        n, head, epoch, owner, attempt, *_ = row
+        events = self._events(cursor, ref, n, 0, head)
+        if not events or events[-1].seq != head:
+            raise Unreadable(f"session {ref.id}: the log ends before its head {head}")
+        last = events[-1]
+        if events[0].seq > 1 and last.type == "session.deleted":
+            return Session(
+                ref.id, ref.tenant, updated_at=last.at, head=head, epoch=epoch, owner=owner, deleted=True
+            )
+        session = fold(ref.id, ref.tenant, events)
+        oldest = tuple(replace(turn, attempt=max(turn.attempt, attempt)) for turn in session.open[:1])
+        return replace(session, epoch=epoch, owner=owner, open=oldest + session.open[1:])
+
+    def _events(self, cursor: sqlite3.Cursor, ref: Ref, n: int, after: int, through: int) -> list[Event]:
+        base = n << 32
+        if through <= after:
+            return []
+        rows = cursor.execute(self._event_read, (base | after, base | through)).fetchall()
+        return [_event(ref, row) for row in rows]
+
+    def _write(self, cursor: sqlite3.Cursor, ref: Ref, row: Row | None, write: Write[R], now: int) -> None:
+        session, events = write.session, write.events
+        n, head, epoch, owner, _, ready_at, since, _ = row or (0, 0, 0, None, 0, None, now, None)
+        blob = _encode(session)
+        state = codec.checksum(blob).to_bytes(4, "big") + blob
+        ready, turns = session.ready_at, session.open
+        if ready != 0 or ready_at != 0 or owner is not None:
+            since = now
+        values = (
+            session.head,
+            session.epoch,
+            session.owner,
+            turns[0].attempt if turns else 0,
+            ready,
+            since,
+            DELETED if session.deleted else STATUS[session.status],
+            session.user,
+            state,
+        )
+        if row is None:
+            cursor.execute(self._add, (*values, ref.tenant, packed(ref.id)))
+            n = cursor.lastrowid or 0
+        elif cursor.execute(self._set, (*values, n, head, epoch)).rowcount != 1:
+            raise Unreadable(f"session {ref.id}: its row changed inside a transaction")
+        base = n << 32
+        rows = [_event_row(base, event) for event in events]
+        if len(rows) == 1:
+            cursor.execute(self._event_add, rows[0])
+        elif rows:
+            cursor.executemany(self._event_add, rows)
+        for digest, known in write.keys:
+            remembered = (n, digest, known.fingerprint, known.seq, known.turn, known.status)
+            cursor.execute(self._key_add, remembered)
+        self._remember(n, state, session)
+
+    def _remember(self, n: int, state: bytes, session: Session) -> None:
+        cache = self._cache
+        cache.pop(n, None)
+        cache[n] = (state, session)
+        if len(cache) > CACHED_MAX:
+            del cache[next(iter(cache))]
+
+
+def _follows(ref: Ref, row: Row | None, write: Write[R]) -> bool:
+    """The condition of a write: it continues this session's log at its head, under an epoch that is not stale."""
+    head, epoch = (row[1], row[2]) if row is not None else (0, 0)
+    session, events = write.session, write.events
+    for event in events:
+        head += 1
+        if event.seq != head:
+            return False
+    return session.head == head and session.epoch >= epoch and session.id == ref.id and session.tenant == ref.tenant
+
+
+def _event_row(base: int, event: Event) -> Sequence[object]:
+    crc = codec.checksum(event.data)
+    # SQLite keeps a signed 32-bit number in four bytes, an unsigned one often in six.
+    signed = crc - 0x1_0000_0000 if crc >= 0x8000_0000 else crc
+    kind = codec.number_of(event.type) + (codec.VERSION - 1) * 256
+    return base | event.seq, kind, event.turn, event.at, signed, event.data
+
+
+def _has(session: Session, wanted: JsonObject) -> bool:
+    have = session.metadata
+    return all(name in have and dumps_sorted(have[name]) == dumps_sorted(wanted[name]) for name in wanted)
+
+
+def _event(ref: Ref, row: Row) -> Event:
+    number, kind, turn, at, crc, body = row
+    seq = number & 0xFFFF_FFFF
+    if type(body) is not bytes or codec.checksum(body) != crc & 0xFFFF_FFFF:
+        raise Unreadable(f"session {ref.id}: event {seq} does not match its checksum")
+    name = codec.name_of(kind & 0xFF)
+    return Event(seq, name, turn, at, codec.upcast(name, (kind >> 8) + 1, body))
+
