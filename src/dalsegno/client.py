@@ -5,25 +5,24 @@
         async for event in session.run("hi"):
             print(event.type, event.data)
 
-Objects are as the API's reference shows them. What may pass is tried again within `Retry`, on the next replica; raised is:
+JSON objects are those of the API reference. What may pass is tried again, on the next replica (`Retry`). What is raised:
 
     DalsegnoError
-    └── ClientError           `outcome`: whether anything was applied; `key`: repeat an input under it, nothing is doubled
-        ├── ApiError          the server refused: change the request (4xx), come back later (429, 5xx)
-        ├── Unreachable       no replica answered, or its answer was lost: come back later
+    └── ClientError           `outcome`: was anything applied; `key`: repeat an input under it, and nothing is doubled
+        ├── ApiError          the server refused: change the request (4xx) or come back later (429, 5xx)
+        ├── Unreachable       no replica answered, or the answer was lost: come back later
         ├── ContractBroken    an answer makes no sense, a stream has a gap or a repetition: report it
-        └── TurnNotCompleted  `ask` only: the turn failed, was cancelled or waits for somebody; look at its `event`
+        └── TurnNotCompleted  `ask` only: the turn failed, was cancelled or waits for somebody: see `event`
 """
 
 import json
 import random
-import time
+import re
 import uuid
-from collections.abc import AsyncGenerator, Iterator, Mapping, Sequence
-from contextlib import aclosing, contextmanager
+from collections.abc import AsyncGenerator, Iterator, Sequence
+from contextlib import aclosing, asynccontextmanager
 from datetime import timedelta
 from typing import Any, Literal, Self, TypeAlias, TypeVar
-from urllib.parse import quote
 
 import anyio
 import msgspec
@@ -36,20 +35,19 @@ except ModuleNotFoundError as missing:
     raise ImportError("the client needs httpx2: pip install 'dalsegno[client]'") from missing
 
 T = TypeVar("T")
-JsonObject: TypeAlias = dict[str, Any]
+Json: TypeAlias = dict[str, Any]
 OnBusy: TypeAlias = Literal["queue", "reject", "interrupt", "rollback", "steer"]
 TERMINAL = frozenset({"turn.completed", "turn.failed", "turn.cancelled"})
-MAX_EVENT_BYTES = 64 * 2**20
 
 
 class ClientError(DalsegnoError):
-    """Base of what this module raises. `passing`: the same request may do better later."""
+    """What this module raises. `passing`: the same request may do better later."""
 
-    passing = False
+    passing, key, retry_after = False, "", timedelta(0)
 
     def __init__(self, detail: str, *, outcome: Outcome = "unknown") -> None:
         super().__init__(detail)
-        self.detail, self.outcome, self.key, self.retry_after = detail, outcome, "", timedelta(0)
+        self.outcome = outcome
 
 
 class ApiError(ClientError):
@@ -61,7 +59,7 @@ class ApiError(ClientError):
 
 
 class Unreachable(ClientError):
-    """No replica could be connected to (`not_applied`), or the answer was lost on its way (`unknown`)."""
+    """No replica could be connected to (`not_applied`), or its answer got lost (`unknown`)."""
 
     passing = True
 
@@ -71,7 +69,7 @@ class ContractBroken(ClientError):
 
 
 class TurnNotCompleted(ClientError):
-    """`event` is the turn's failed, cancelled or waiting. A waiting turn goes on, and can be streamed, once answered."""
+    """`event` says how the turn ended, or what it waits for. Once answered a waiting turn goes on: `stream` it."""
 
     def __init__(self, event: "Event") -> None:
         super().__init__(f"{event.type} {event.turn}: {event.data}")
@@ -79,20 +77,19 @@ class TurnNotCompleted(ClientError):
 
 
 class Retry(msgspec.Struct, frozen=True, kw_only=True):
-    """How often every replica is asked before giving up; pauses are random, up to `base` at first, `longest` at last.
+    """Every replica is asked `rounds` times; pauses are random up to `base` at first, up to `longest` at last.
 
-    A `Retry-After` is waited out up to `patience`. A stream that says nothing for `idle` is taken for dead.
+    A `Retry-After` beyond `longest` is raised. A stream silent for `idle` is dead: the server's never are for over 15 s.
     """
 
     rounds: int = 10
     base: timedelta = timedelta(milliseconds=200)
     longest: timedelta = timedelta(seconds=5)
-    patience: timedelta = timedelta(seconds=30)
     idle: timedelta = timedelta(seconds=40)
 
 
 class Receipt(msgspec.Struct, frozen=True):
-    """The input is event `seq` of the log. `key` is what it was sent under: repeated, it gives this receipt again."""
+    """The input is in the log as event `seq`. The same `key` and input again give the same receipt."""
 
     session: str
     turn: str
@@ -103,87 +100,74 @@ class Receipt(msgspec.Struct, frozen=True):
 
 
 class Event(msgspec.Struct, frozen=True):
-    """One event of a stream; `id` is the cursor to go on from. Without `seq` it is a piece of an unfinished item."""
+    """One event of a stream; `id` is the cursor to go on from. Without `seq` it tells of an unfinished item."""
 
     type: str
     turn: str | None = None
     at: str = ""
-    data: JsonObject = {}
+    data: Json = {}
     seq: int | None = None
     id: str = ""
 
 
 class SseParser:
-    """Server-sent events, as (id, data), from bytes split anywhere. What has not ended is no event."""
+    """Server-sent events, as (id, data), from bytes split anywhere. What has no end yet is no event."""
 
     def __init__(self) -> None:
-        self._id, self._data, self._line, self._after = "", list[bytes](), bytearray(), b""
+        self._id, self._data, self._line, self._after_cr = "", list[bytes](), bytearray(), False
 
     def feed(self, chunk: bytes) -> Iterator[tuple[str, bytes]]:
         """The events that these bytes complete."""
-        for piece in chunk.splitlines(keepends=True):  # bytes end lines at \n, \r and \r\n only
-            if piece != b"\n" or self._after != b"\r":
-                self._line += piece
-                if piece.endswith((b"\n", b"\r")):
-                    yield from self._take(bytes(self._line).rstrip(b"\r\n"))
-                    self._line.clear()
-            self._after = piece[-1:]
-        if len(self._line) + sum(map(len, self._data)) > MAX_EVENT_BYTES:
-            raise ContractBroken(f"an event of more than {MAX_EVENT_BYTES} bytes")
-
-    def _take(self, line: bytes) -> Iterator[tuple[str, bytes]]:
-        name, _, value = line.partition(b":")
-        value = value.removeprefix(b" ")
-        if name == b"data":
-            self._data.append(value)
-        elif name == b"id" and b"\0" not in value:
-            self._id = value.decode(errors="replace")
-        elif not line and self._data:
-            yield self._id, b"\n".join(self._data)
-            self._data.clear()
+        text = chunk[1:] if self._after_cr and chunk.startswith(b"\n") else chunk
+        self._after_cr = chunk.endswith(b"\r") or (self._after_cr and not chunk)
+        *ends, rest = re.split(rb"\r\n?|\n", text)
+        for end in ends:
+            name, colon, value = bytes(self._line + end).partition(b":")
+            self._line.clear()
+            if name == b"data":
+                self._data.append(value.removeprefix(b" "))
+            elif name == b"id" and b"\0" not in value:
+                self._id = value.removeprefix(b" ").decode(errors="replace")
+            elif not name and not colon and self._data:
+                yield self._id, b"\n".join(self._data)
+                self._data.clear()
+        self._line += rest
 
 
 class Transcript:
-    """`texts`: what every item of one session says so far, by its id. Raises `ContractBroken` at a gap or a repetition."""
+    """`texts`: what each item of a session says so far, by its id. Raises `ContractBroken` at a gap or a repetition."""
 
     def __init__(self) -> None:
         self.texts: dict[str, str] = {}
-        self._open: dict[str, str | None] = {}
+        self._open: dict[str, str | None] = {}  # and whose turn it is
 
     def add(self, event: Event) -> None:
-        """Take the stream's next event. What `item.done` says replaces what was streamed."""
-        data = event.data
-        item = str(data["item"]["id"] if "item" in data else data.get("item_id"))
-        if event.type == "item.added":
-            if item in self.texts:
-                raise ContractBroken(f"{event.id}: {item} is added a second time")
+        """Take the stream's next event. An `item.done` counts more than all that was streamed of the item."""
+        data, body = event.data, event.data.get("item") or {}
+        item = str(body.get("id") or data.get("item_id"))
+        if event.type == "item.added" and item not in self.texts:
             self.texts[item], self._open[item] = "", event.turn
-        elif event.type == "item.delta":
-            if item not in self._open or data["at"] != len(self.texts[item]):
-                raise ContractBroken(f"{event.id}: {item} goes on at {data['at']} after {self.texts.get(item)!r}")
+        elif event.type == "item.delta" and item in self._open and data["at"] == len(self.texts[item]):
             self.texts[item] += data["delta"]
+        elif event.type in ("item.added", "item.delta"):
+            raise ContractBroken(f"{event} does not follow {self.texts.get(item)!r}")
         elif event.type == "item.done":
-            self.texts[item] = text_of(data["item"])
+            self.texts[item] = text_of(body)
             self._open.pop(item, None)
-        elif event.type == "item.dropped":
-            self._drop(item)
-        elif event.type in TERMINAL or event.type == "turn.waiting" or data.get("carried") == 0:
-            for left in [item for item, turn in self._open.items() if turn == event.turn]:
-                self._drop(left)  # nobody will finish it
-
-    def _drop(self, item: str) -> None:
-        if item in self._open:
-            del self._open[item], self.texts[item]
+        else:  # dropped, or left behind by an attempt that ended
+            left = event.type in (*TERMINAL, "turn.waiting") or data.get("carried") == 0
+            for gone in [name for name, turn in self._open.items() if name == item or (left and turn == event.turn)]:
+                del self._open[gone], self.texts[gone]
 
 
-def text_of(item: JsonObject) -> str:
+def text_of(item: Json) -> str:
     """What an item's deltas add up to: a call's arguments, the text of anything else."""
     content = item.get("arguments") if item.get("type") == "function_call" else item.get("content")
-    return content if isinstance(content, str) else "".join(part.get("text", "") for part in content or ())
+    return content if isinstance(content, str) else "".join(part.get("text") or "" for part in content or ())
 
 
 class Client:
-    """A fleet, by the URL of its load balancer or of each replica. `transport` replaces TCP (ASGI, TLS of your own)."""
+    """A fleet, by the URL of its load balancer or those of its replicas. `timeout` is for one answer of one replica."""
 
     def __init__(
         self,
@@ -192,14 +176,12 @@ class Client:
         api_key: str | None = None,
         timeout: timedelta = timedelta(seconds=30),
         retry: Retry | None = None,
-        transport: httpx2.AsyncBaseTransport | None = None,
     ) -> None:
-        self.sessions = Sessions(self)
-        self.retry, self._timeout, self._replica = retry or Retry(), timeout.total_seconds(), 0
-        self._urls = [base.rstrip("/") + "/v1/" for base in ([url] if isinstance(url, str) else url)]
+        self.sessions, self.retry, self._seconds, self._next = Sessions(self), retry or Retry(), timeout.total_seconds(), 0
+        self._urls = [each.rstrip("/") for each in ([url] if isinstance(url, str) else url)]
         headers = {"authorization": f"Bearer {api_key}"} if api_key else {}
         limits = httpx2.Limits(max_connections=None, keepalive_expiry=4)  # servers close idle connections after 5 s
-        self._http = httpx2.AsyncClient(headers=headers, limits=limits, transport=transport)
+        self._http = httpx2.AsyncClient(headers=headers, limits=limits)
 
     async def __aenter__(self) -> Self:
         return self
@@ -207,76 +189,48 @@ class Client:
     async def __aexit__(self, *_: object) -> None:
         await self._http.aclose()
 
-    def session(self, session: str) -> "SessionHandle":
-        """The session of that id. Nothing is asked yet."""
-        return SessionHandle(self, session)
+    def session(self, id: str) -> "SessionHandle":
+        """The session of that id; nothing is asked yet."""
+        return SessionHandle(self, id)
 
-    async def call(self, kind: type[T], method: str, path: str, **options: Any) -> T:
-        """What a replica answers, as `kind`. Repeated only if that is harmless: a POST has to carry a key for it."""
-        failures, unsure = 0, False
+    async def request(self, method: str, path: str, **options: Any) -> bytes:
+        """The body of a replica's answer. Asked again only where that is harmless: not for a POST without a key."""
         harmless = method != "POST" or "idempotency-key" in options.get("headers", {})
+        failures, unsure = 0, False
         while True:
-            tried = self._replica
             try:
-                async with self.attempt(tried, method, path, **options) as answer:
-                    body = await answer.aread()
-                    return msgspec.convert(body, kind) if kind is bytes else msgspec.json.decode(body or b"null", type=kind)
+                async with self.attempt(method, path, **options) as answer:
+                    return await answer.aread()
             except ClientError as error:
                 failures, unsure = failures + 1, unsure or error.outcome == "unknown"
                 error.outcome = "unknown" if unsure else "not_applied"
                 error.passing = error.passing and (harmless or not unsure)
-                await self.turn_to_next(tried, failures, error)
+                await self.pause(failures, error)
+
+    async def pages(self, path: str, query: Json) -> AsyncGenerator[Json]:
+        """The entries of every page."""
+        while True:
+            page = _read(await self.request("GET", path, params=query), Json)
+            for entry in page["data"]:
+                yield entry
+            if (after := page.get("next")) is None:
+                return
+            query = {**query, "after": after}
 
     @asynccontextmanager
-    async def attempt(self, replica: int, method: str, path: str, **options: Any) -> AsyncGenerator[httpx2.Response, None]:
-        """Ask one replica once. What goes wrong until its answer is read is a `ClientError`."""
-        patience = httpx2.Timeout(options.pop("silence", self._timeout), connect=min(self._timeout, 5))
-        url = self._urls[replica % len(self._urls)] + path
-        request = self._http.build_request(method, url, timeout=patience, **options)
+    async def attempt(self, method: str, path: str, **options: Any) -> AsyncGenerator[httpx2.Response]:
+        """Ask one replica once. Whatever goes wrong until its answer is read is a `ClientError`, and the next one's turn."""
+        tried, seconds = self._next, options.pop("seconds", self._seconds)
+        url = f"{self._urls[tried % len(self._urls)]}/v1/{path}"
+        timeout = httpx2.Timeout(seconds, connect=min(self._seconds, 5))
+        request = self._http.build_request(method, url, timeout=timeout, **options)
         try:
             async with aclosing(await self._http.send(request, stream=True)) as answer:
                 if not answer.is_success:
                     raise _refusal(answer, await answer.aread())
                 yield answer
         except (httpx2.ConnectError, httpx2.ConnectTimeout, httpx2.PoolTimeout) as error:
+            self._next = tried + 1
             raise Unreachable(f"no connection to {url}: {error!r}", outcome="not_applied") from error
         except (httpx2.NetworkError, httpx2.TimeoutException, httpx2.RemoteProtocolError) as error:
             raise Unreachable(f"no whole answer from {url}: {error!r}") from error
-        except (ValueError, httpx2.DecodingError) as error:
-            raise ContractBroken(f"{url} answers what cannot be read: {error}") from error
-
-    async def turn_to_next(self, tried: int, failures: int, error: ClientError) -> None:
-        """Pause before the next replica is tried; raises `error` when that is useless or enough is enough."""
-        self._replica, retry = tried + 1, self.retry
-        rounds, rest = divmod(failures, len(self._urls))
-        asked = timedelta(0) if rest and error.code != "rate_limited" else error.retry_after  # the others may be well
-        if not error.passing or rounds >= retry.rounds or asked > retry.patience:
-            raise error
-        bound = min(retry.longest, retry.base * 2 ** min(rounds, 20))
-        await anyio.sleep((asked + random.random() * bound).total_seconds())
-
-
-def _refusal(answer: httpx2.Response, body: bytes) -> ApiError:
-    try:
-        problem = msgspec.json.decode(body, type=JsonObject)
-    except msgspec.DecodeError:
-        problem = {}
-    status, wait = answer.status_code, answer.headers.get("retry-after", "")
-    sure = problem.get("outcome", "unknown" if status >= 500 else "not_applied") == "not_applied"
-    code, detail = problem.get("code", f"http_{status}"), problem.get("detail", answer.reason_phrase)
-    error = ApiError(status, code, detail, "not_applied" if sure else "unknown")
-    error.passing = error.passing and answer.headers.get("x-should-retry") != "false"
-    error.retry_after = timedelta(seconds=int(wait)) if wait.isdecimal() and len(wait) < 8 else timedelta(0)
-    return error
-
-
-class Sessions:
-    """What is done with no session in particular."""
-
-    def __init__(self, client: Client) -> None:
-        self._client = client
-
-    async def create(self, **fields: Any) -> "SessionHandle":
-        """A new session: `id` (a UUID), `agent`, `user`, `metadata`, all optional. Sent again it is still one session."""
-        session = fields.setdefault("id", _uuid7())
-        ...

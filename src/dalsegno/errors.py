@@ -1,18 +1,18 @@
 """Everything that can go wrong, in one tree. Knows no other module.
 
-    Exception
-    └── DalsegnoError
-        ├── Refused           the caller asked for something that is not so; nothing was applied; do not retry as it is
-        ├── Unavailable       a tier did not answer; `outcome` says what is known; retry with the same key
-        ├── Unreadable        stored state is corrupt, foreign or from a newer version; an operator must look
-        ├── ConfigError       the process cannot start with what it was given
-        └── BadArguments      a model called a tool with arguments that do not fit; the model is told
+Exception
+└── DalsegnoError
+    ├── Refused           the caller asked for something that is not so; nothing was applied; do not retry as it is
+    ├── Unavailable       a tier did not answer; `outcome` says what is known; retry with the same key
+    ├── Unreadable        stored state is corrupt, foreign or from a newer version; an operator must look
+    ├── ConfigError       the process cannot start with what it was given
+    └── BadArguments      a model called a tool with arguments that do not fit; the model is told
 
-    BaseException
-    └── PlatformSignal        no agent code can swallow these; caught in one place, `runtime.turn`
-        ├── LeaseLost         another replica owns the session now: stop at once, write nothing
-        ├── Parked            the turn waits for a human or an outside tool: leave, hold nothing
-        └── HandedOver        this replica drains: leave at the step boundary, another goes on
+BaseException
+└── PlatformSignal        no agent code can swallow these; caught in one place, `runtime.turn`
+    ├── LeaseLost         another replica owns the session now: stop at once, write nothing
+    ├── Parked            the turn waits for a human or an outside tool: leave, hold nothing
+    └── HandedOver        this replica drains: leave at the step boundary, another goes on
 """
 
 from typing import Literal

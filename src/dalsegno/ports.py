@@ -50,8 +50,8 @@ class Log(Protocol):
     """The warm tier: sessions and their events. The only truth (law 1).
 
     1. What `commit` returned as written is on stable storage and is read by everyone from then on.
-    2. For one session, decisions happen one after another: each is given the session as the one before it left it, and its
-       events, session and key are written together or not at all.
+    2. For one session, decisions happen one after another: each is given the session as the one before it left it,
+       and its events, session and key are written together or not at all.
     3. Event numbers are 1, 2, 3 … without gaps, also after any crash; a number is never used for something else.
     4. A write decided on an epoch or head that is no longer the session's is refused by the store itself.
     5. Bytes come back as they were given; bytes that do not match their checksum raise `Unreadable`.
@@ -68,7 +68,9 @@ class Log(Protocol):
         ...
 
     async def load(self, ref: Ref) -> Session | None:
-        """The session as folded up to its head, a tombstone (`deleted`) for a deleted one, None for one never created."""
+        """The session as folded up to its head, a tombstone (`deleted`) for a deleted one, None for one never
+        created.
+        """
         ...
 
     async def read(self, ref: Ref, *, after: int, limit: int = 1000) -> Sequence[Event]:
@@ -80,7 +82,9 @@ class Log(Protocol):
         ...
 
     async def list(self, tenant: str, query: Query) -> Page:
-        """The sessions that match, deleted ones left out. A page may hold fewer than `limit` and still have a `next`."""
+        """The sessions that match, deleted ones left out. A page may hold fewer than `limit` and still have a
+        `next`.
+        """
         ...
 
     async def erase(self, ref: Ref) -> None:
@@ -251,7 +255,9 @@ class Warm(Log, Fleet, Protocol):
 
 
 class Call(msgspec.Struct, frozen=True):
-    """One call of a tool. `key` is stable: forward it to whatever the tool changes, so that a repeat changes nothing."""
+    """One call of a tool. `key` is stable: forward it to whatever the tool changes, so that a repeat changes
+    nothing.
+    """
 
     id: str
     name: str
@@ -288,7 +294,7 @@ class Tool(msgspec.Struct, frozen=True):
     name: str
     run: Callable[[Call], Awaitable[Json]]
     description: str = ""
-    parameters: JsonObject = {"type": "object", "properties": {}}
+    parameters: JsonObject = msgspec.field(default_factory=lambda: {"type": "object", "properties": {}})
     effect: EffectClass = "once"
     unknown: UnknownPolicy = "tell"
     probe: Callable[[Call], Awaitable[Finding]] | None = None

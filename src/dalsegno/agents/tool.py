@@ -30,10 +30,13 @@ class Crash(msgspec.Struct, frozen=True):
     probe: Callable[[Call], Awaitable[Finding]] | None = None
 
 
+TELL = Crash()
+
+
 def tool(
     effect: EffectClass = "once",
     *,
-    crash: Crash = Crash(),
+    crash: Crash = TELL,
     gate: Literal["none", "approval"] = "none",
     dedupe: Literal["never", "turn", "session"] = "never",
     timeout: timedelta = timedelta(minutes=5),
@@ -42,8 +45,9 @@ def tool(
     """Make a tool of an async function.
 
     effect: `read` (may run again), `keyed` (forwards `call.key`, may be sent again), `transactional` (writes through
-    `call.transaction`, in the log's database), `once` (never run again by itself; the default, since it is always safe).
-    A parameter annotated `Call` is given the call; all others are the model's, and their annotations are its schema.
+    `call.transaction`, in the log's database), `once` (never run again by itself; the default, since it is always
+    safe). A parameter annotated `Call` is given the call; all others are the model's, and their annotations are its
+    schema.
     """
     if (crash.policy == "probe") != (crash.probe is not None):
         raise ConfigError("Crash(policy='probe') needs a probe function, and only that policy takes one")
@@ -123,5 +127,3 @@ def _schema(shape: type[msgspec.Struct]) -> JsonObject:
     if components:
         found["$defs"] = dict(components)
     return found
-
-

@@ -1,8 +1,8 @@
 """The append: a decision that a store carries out atomically. Nothing is written except by returning a `Write`.
 
-A store calls `decide(session, known, now)` with the session's row as it is in its transaction and writes what comes back,
-under the condition that head and epoch are still those of that row. So a write carries its condition and its fence, the
-store refuses, and every store decides alike.
+A store calls `decide(session, known, now)` with the session's row as it is in its transaction and writes what comes
+back, under the condition that head and epoch are still those of that row. So a write carries its condition and its
+fence, the store refuses, and every store decides alike.
 """
 
 from collections.abc import Callable, Sequence
@@ -104,8 +104,8 @@ def append(
     """What a replica writes for the turn it holds.
 
     `then` says what becomes of the lease: `hold` it, `release` it, or after the turn's end `take` the session's next
-    turn in the same commit. `seen` is the last event the agent was shown: an end is refused with `unread` when a message
-    has joined the turn since. A cancel that is in the log before the end decides how the turn ends.
+    turn in the same commit. `seen` is the last event the agent was shown: an end is refused with `unread` when a
+    message has joined the turn since. A cancel that is in the log before the end decides how the turn ends.
     """
     if session is None or session.deleted or session.epoch != lease.epoch or session.owner != lease.owner:
         return Fenced()

@@ -1,4 +1,6 @@
-"""What claiming a session means: the oldest open turn, one more epoch, one more attempt, or the end of a hopeless turn."""
+"""What claiming a session means: the oldest open turn, one more epoch, one more attempt, or the end of a hopeless
+turn.
+"""
 
 import msgspec
 

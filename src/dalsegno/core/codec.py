@@ -30,7 +30,9 @@ def encode(data: Data) -> bytes:
 
 
 def decode(event: Event) -> Data | Unknown:
-    """The typed content of an event. An unknown type is `Unknown`; bytes that do not fit their type are `Unreadable`."""
+    """The typed content of an event. An unknown type is `Unknown`; bytes that do not fit their type are
+    `Unreadable`.
+    """
     decoder = _decoders.get(event.type)
     if decoder is None:
         return Unknown(event.type)

@@ -48,8 +48,8 @@ class _Border(msgspec.Struct, frozen=True):
 class Transcript:
     """Folds events into a context, one after another, from a session's `summary` event or its beginning on.
 
-    The fold is incremental: a replica that holds a session adds what it writes instead of reading it again, and an ended
-    turn is never looked at a second time.
+    The fold is incremental: a replica that holds a session adds what it writes instead of reading it again, and an
+    ended turn is never looked at a second time.
     """
 
     def __init__(self, session: str) -> None:

@@ -1,7 +1,7 @@
 """Effects: what a tool does to the world, and what follows from that after a crash.
 
-A call's intent is recorded before it acts. When a replica dies between intent and result, the successor finds the intent
-alone, and this table says what it may do. Nothing here runs a tool.
+A call's intent is recorded before it acts. When a replica dies between intent and result, the successor finds the
+intent alone, and this table says what it may do. Nothing here runs a tool.
 """
 
 from typing import Literal
@@ -22,8 +22,8 @@ RECOVERY: dict[EffectClass, Recovery | None] = {
     "transactional": "again",
     "once": None,
 }
-"""What a successor does with an intent without a result. `again` is safe: reads change nothing, a keyed call carries the
-key it had, and a transactional one that had happened would have left its record. `once` has its own policy."""
+"""What a successor does with an intent without a result. `again` is safe: reads change nothing, a keyed call carries
+the key it had, and a transactional one that had happened would have left its record. `once` has its own policy."""
 
 UNKNOWN = (
     "The outcome of this call is unknown: the process that ran it died before it could report. "

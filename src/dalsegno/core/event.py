@@ -1,7 +1,7 @@
 """Everything a log can contain. One frozen struct per event type; the table at the end names and numbers them.
 
-A stored event is an `Event`: its envelope plus `data` as bytes, which stores and streams pass on without looking inside.
-`codec` turns the bytes into these structs where a decision needs them.
+A stored event is an `Event`: its envelope plus `data` as bytes, which stores and streams pass on without looking
+inside. `codec` turns the bytes into these structs where a decision needs them.
 """
 
 from typing import Literal, TypeAlias

@@ -1,8 +1,9 @@
 """The open step while it is being generated: what clients were shown, and what the model says now.
 
-When a replica dies in the middle of an answer its successor asks the model again. What was shown is a prefix that cannot be
-taken back, so the new answer is held back while it repeats that prefix and goes on where it grows beyond it. When it says
-something else, the caller closes the old items as incomplete and the new answer begins as new items (design §5).
+When a replica dies in the middle of an answer its successor asks the model again. What was shown is a prefix that
+cannot be taken back, so the new answer is held back while it repeats that prefix and goes on where it grows beyond
+it. When it says something else, the caller closes the old items as incomplete and the new answer begins as new items
+(design §5).
 """
 
 from collections.abc import Iterable
@@ -146,5 +147,3 @@ class Generation:
 def _alike(shown: JsonObject, said: JsonObject) -> bool:
     same = shown["type"] == said["type"]
     return same and (shown["type"] != CALL or shown["name"] == said["name"])
-
-

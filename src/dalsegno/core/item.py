@@ -1,7 +1,7 @@
 """Items: what a step leaves in the conversation. Open Responses shapes, as plain JSON objects.
 
-An item that we make has the fields that folds and providers need and nothing else; an item that a client gave keeps every
-field it had. Types of our own carry the prefix `dalsegno:` and are not shown to a model.
+An item that we make has the fields that folds and providers need and nothing else; an item that a client gave keeps
+every field it had. Types of our own carry the prefix `dalsegno:` and are not shown to a model.
 """
 
 from typing import Final
@@ -74,7 +74,9 @@ def text_of(item: JsonObject) -> str:
         return content
     if not isinstance(content, list):
         return ""
-    return "".join(str(part["text"]) for part in content if isinstance(part, dict) and isinstance(part.get("text"), str))
+    return "".join(
+        str(part["text"]) for part in content if isinstance(part, dict) and isinstance(part.get("text"), str)
+    )
 
 
 def opened(item: JsonObject) -> JsonObject:

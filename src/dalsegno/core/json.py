@@ -52,7 +52,11 @@ def loads_strict(body: bytes) -> Json:
         raise Refused("invalid_json", "the body begins with a byte order mark; send plain UTF-8")
     try:
         value: Json = json.loads(
-            text, object_pairs_hook=_unique, parse_constant=_no_constant, parse_int=_exact_int, parse_float=_finite_float
+            text,
+            object_pairs_hook=_unique,
+            parse_constant=_no_constant,
+            parse_int=_exact_int,
+            parse_float=_finite_float,
         )
     except RecursionError:
         raise Refused("too_deep", f"nesting deeper than {DEPTH_MAX} levels") from None

@@ -44,8 +44,8 @@ class Session(msgspec.Struct, frozen=True, omit_defaults=True):
     """A session folded up to `head`. `at` times are Unix milliseconds of the store's clock.
 
     `epoch` and `owner` are the lease: they are not in the log, and a fold leaves `owner` empty. `through` and `summary`
-    say where the context begins: with the item of event `summary`, then everything after event `through`; `hidden` are the
-    turns that were rolled back.
+    say where the context begins: with the item of event `summary`, then everything after event `through`; `hidden`
+    are the turns that were rolled back.
     """
 
     id: str

@@ -1,7 +1,7 @@
 """Steps: how each is named, and what the log says about it. A step on record is answered from here and never run again.
 
-A step's key is its name and its ordinal among the steps of that name in the turn (`model#2`), so that steps that run side
-by side find their own record whatever the order they finish in. A tool call is found by its call id.
+A step's key is its name and its ordinal among the steps of that name in the turn (`model#2`), so that steps that run
+side by side find their own record whatever the order they finish in. A tool call is found by its call id.
 """
 
 from collections.abc import Iterable

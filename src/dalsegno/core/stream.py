@@ -1,8 +1,8 @@
 """What a client is sent: durable events in order and, between them, the pieces of the step that is still open.
 
-The composer is fed the log from the client's cursor on, and the pieces of the open step from wherever they are known. It
-gives the frames that this client lacks and keeps the cursor. It holds no more than the cursor and the ids of open items, so
-any replica composes the same continuation from the same log (design §5).
+The composer is fed the log from the client's cursor on, and the pieces of the open step from wherever they are known.
+It gives the frames that this client lacks and keeps the cursor. It holds no more than the cursor and the ids of open
+items, so any replica composes the same continuation from the same log (design §5).
 """
 
 from collections.abc import Iterator, Sequence
@@ -19,8 +19,8 @@ from dalsegno.core.json import JsonObject
 class Piece(msgspec.Struct, frozen=True, omit_defaults=True):
     """A part of the open step: an item that opens (`item` is set), or some text of the item that opened last.
 
-    `at` counts the step's units before it, `base` is the event after which the step began, `offset` counts the code points
-    of the item before it.
+    `at` counts the step's units before it, `base` is the event after which the step began, `offset` counts the code
+    points of the item before it.
     """
 
     base: int
@@ -103,9 +103,7 @@ class Composer:
                 self._opened.append((piece.turn, piece.item_id))
             elif have > piece.at:
                 skip = have - piece.at
-                piece = msgspec.structs.replace(
-                    piece, at=have, offset=piece.offset + skip, delta=piece.delta[skip:]
-                )
+                piece = msgspec.structs.replace(piece, at=have, offset=piece.offset + skip, delta=piece.delta[skip:])
             self.cursor = Cursor(self.cursor.seq, piece.end)
             if self._wanted(piece.turn):
                 yield Frame(self.cursor, piece)

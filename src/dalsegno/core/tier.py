@@ -38,7 +38,9 @@ def parse_artifact(text: str) -> Artifact | None:
 
 
 def spill_output(session: str, item: JsonObject, *, inline_max: int = INLINE_MAX_BYTES) -> Spill | None:
-    """Where a tool's output goes: None = it stays in the item, else the payload and the item with pointer and preview."""
+    """Where a tool's output goes: None = it stays in the item, else the payload and the item with pointer and
+    preview.
+    """
     text = str(item.get("output", ""))
     if len(text) <= inline_max // 4:
         return None

@@ -1,9 +1,9 @@
 """The life of a turn, as a table. Code looks transitions up; the documentation's diagram is generated from them.
 
-    queued ──► running ──► completed | failed | cancelled
-                 │  ▲
-                 ▼  │
-               waiting
+queued ──► running ──► completed | failed | cancelled
+             │  ▲
+             ▼  │
+           waiting
 """
 
 from typing import Literal

@@ -55,12 +55,13 @@ def json_answer(body: bytes, *, status: int = 200, headers: Headers | None = Non
 class Call:
     """One request: whose it is, and what it says."""
 
-    __slots__ = ("_headers", "_limits", "_receive", "parameters", "read", "scope", "tenant")
+    __slots__ = ("_headers", "_limits", "_parameters", "_receive", "read", "scope", "tenant")
 
-    def __init__(self, scope: Scope, receive: Receive, *, tenant: str, limits: Limits) -> None:
+    def __init__(self, scope: Scope, receive: Receive, *, limits: Limits) -> None:
         self.scope = scope
-        self.tenant = tenant
-        self.parameters = Parameters(scope["query_string"])
+        self.tenant = ""
+        """Whose request it is; set once the credentials are known."""
+        self._parameters: Parameters | None = None
         self.read = False
         self._receive = receive
         self._limits = limits
@@ -79,6 +80,13 @@ class Call:
         """A header's value as text, byte for character."""
         value = self.header(name)
         return None if value is None else value.decode("latin-1")
+
+    @property
+    def parameters(self) -> Parameters:
+        """The query."""
+        if self._parameters is None:
+            self._parameters = Parameters(self.scope["query_string"])
+        return self._parameters
 
     @property
     def path(self) -> dict[str, str]:
@@ -165,6 +173,7 @@ class Call:
                     more = message.get("more_body", False)
         except TimeoutError:
             return
+        self.read = not more
 
 
 class Cut(Exception):

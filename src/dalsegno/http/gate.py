@@ -1,7 +1,7 @@
 """The gate: how many requests and streams are inside, and the way out for all of them when the replica drains.
 
-One pulse for all streams of the process looks after them: a comment for the silent, the door for readers that block, for
-everybody when the replica drains. A stream holds a seat here and nothing of the gate's.
+One pulse looks after all streams of the process: a comment for the silent, the door for readers that block. A stream
+holds a seat here and knows nothing else of the gate.
 """
 
 import asyncio

@@ -1,7 +1,7 @@
 """What a turn needs to know before it can think: its session's context and its own journal, from the log.
 
-Transcripts of sessions that were busy here are kept, within a budget of bytes, so that the next turn reads only what is new.
-They are derived: losing them costs the reading of the context, never of the whole history.
+Transcripts of sessions that were busy here are kept, within a budget of bytes, so that the next turn reads only what
+is new. They are derived: losing them costs the reading of the context, never of the whole history.
 """
 
 from collections import OrderedDict

@@ -11,7 +11,9 @@ log = logging.getLogger("dalsegno")
 
 
 class Duty:
-    """Calls `verb` every `interval`, and at once when poked, until stopped. A failing verb is logged and tried again."""
+    """Calls `verb` every `interval`, and at once when poked, until stopped. A failing verb is logged and tried
+    again.
+    """
 
     def __init__(self, name: str, verb: Callable[[], Awaitable[None]], *, interval: timedelta) -> None:
         self.name = name

@@ -1,7 +1,8 @@
 """The turn as its agent sees it: the context, durable steps, tools, a voice, and ways to wait for a human.
 
-Everything here is recorded once and answered from the record ever after. An agent is run again from its beginning after a
-crash; what it did before comes back at once, in the same words, until it reaches the point where the log ends.
+Everything here is recorded once and answered from the record ever after. An agent is run again from its beginning
+after a crash; what it did before comes back at once, in the same words, until it reaches the point where the log
+ends.
 """
 
 import asyncio
@@ -12,12 +13,12 @@ from typing import TypeVar
 import msgspec
 
 from dalsegno.core import item as items
+from dalsegno.core.append import Draft
 from dalsegno.core.context import Context
 from dalsegno.core.event import ContextSummarized, ItemDone
 from dalsegno.core.ids import turn_id
 from dalsegno.core.json import Json, JsonObject
 from dalsegno.core.part import Part, ToolCall
-from dalsegno.core.append import Draft
 from dalsegno.core.step import StepRecord, step_key
 from dalsegno.core.tier import parse_artifact
 from dalsegno.errors import DalsegnoError, HandedOver, LeaseLost
@@ -84,8 +85,9 @@ class Turn:
     async def generate(self, model: Model, *, tools: Sequence[Tool] = (), name: str = "model") -> Reply:
         """One model call as a step: streamed to readers as it comes, recorded once with the intents of its calls.
 
-        `model` is given the context and yields text, `Thought`, `ToolCall` and `Usage`. If it raises, nothing is recorded
-        and the error is yours; ask again, and readers see the new answer go on from the old one where they agree.
+        `model` is given the context and yields text, `Thought`, `ToolCall` and `Usage`. If it raises, nothing is
+        recorded and the error is yours; ask again, and readers see the new answer go on from the old one where they
+        agree.
         """
         record = await self._recorded(name)
         self._tools.offer(tools)
@@ -158,9 +160,14 @@ class Turn:
         return await self._tools.ask(f"ask_{self.id[:8]}_{ordinal}", question, within=within)
 
     async def summarize(self, text: str, *, through: int) -> None:
-        """From here on show models `text` instead of the conversation up to event `through`, which must be past turns'."""
+        """From here on show models `text` instead of the conversation up to event `through`, which must be past
+        turns'.
+        """
         if await self._recorded("summarize") is None:
-            item: JsonObject = {**items.user_message(text, item_id=self._speaker.new_id("message")), "role": "developer"}
+            item: JsonObject = {
+                **items.user_message(text, item_id=self._speaker.new_id("message")),
+                "role": "developer",
+            }
             data = ContextSummarized(min(through, self.past), item, self._key("summarize"))
             await self._recorder.append([self._draft(data)])
         self._done("summarize")

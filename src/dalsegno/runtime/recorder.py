@@ -1,12 +1,11 @@
 """The recorder: everything a turn writes goes through here, under its lease, and is folded into what the turn knows.
 
-Appends that are made side by side leave in one commit. A draft may be deferred: it leaves with the next append, or at the
-agent's next real pause, so that an answer and the turn's end are one commit and nothing stays unwritten for long.
+Appends that are made side by side leave in one commit. A draft may be deferred: it leaves with the next append, or at
+the agent's next real pause, so that an answer and the turn's end are one commit and nothing stays unwritten for long.
 """
 
 import asyncio
 from collections.abc import Callable, Sequence
-from functools import partial
 
 from dalsegno.core.append import Appended, Decide, Decision, Draft, Fenced, Known, Refusal, Then, append
 from dalsegno.core.context import Transcript
@@ -99,7 +98,10 @@ class Recorder:
             if then == "hold" and not self._queue:
                 return Appended(self.session, self.lease, ())
             batch, self._queue = self._queue, []
-            decide = partial(_decide, lease=self.lease, drafts=batch, then=then, seen=seen)
+
+            def decide(session: Session | None, known: Known | None, now: int) -> Decision[Appended]:
+                return append(session, now, lease=self.lease, drafts=batch, then=then, seen=seen)
+
             appended = await self._commit(decide, batch, then)
             if appended is None:
                 self._queue = batch[: len(batch) - len(drafts)]
@@ -148,9 +150,7 @@ class Recorder:
         held: Lease | None = self.lease if then == "hold" else None
         next_turn = session.running
         if then == "take" and session.owner == self.lease.owner and next_turn is not None:
-            held = Lease(
-                session.tenant, session.id, session.epoch, session.owner, next_turn.first, next_turn.attempt
-            )
+            held = Lease(session.tenant, session.id, session.epoch, session.owner, next_turn.first, next_turn.attempt)
         return Appended(session, held, ())
 
     async def _read_on(self) -> None:
@@ -175,19 +175,6 @@ class Recorder:
             await self.append(())
         except LeaseLost:
             return
-
-
-def _decide(
-    session: Session | None,
-    known: Known | None,
-    now: int,
-    *,
-    lease: Lease,
-    drafts: Sequence[Draft],
-    then: Then,
-    seen: int | None,
-) -> Decision[Appended]:
-    return append(session, now, lease=lease, drafts=drafts, then=then, seen=seen)
 
 
 def _nothing() -> None:

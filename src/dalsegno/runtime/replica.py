@@ -45,6 +45,9 @@ class Tuning(msgspec.Struct, frozen=True):
     drain_within: timedelta = timedelta(seconds=20)
 
 
+DEFAULTS = Tuning()
+
+
 class Replica:
     """One process of the fleet. `start`, then `admit` what clients say; `drain`, then `stop`."""
 
@@ -56,7 +59,7 @@ class Replica:
         warm: Warm,
         hot: Hot,
         blobs: Blobs,
-        tuning: Tuning = Tuning(),
+        tuning: Tuning = DEFAULTS,
     ) -> None:
         self.member = member
         self.tuning = tuning
@@ -107,7 +110,7 @@ class Replica:
         ref = Ref(admission.tenant, admission.session)
         digest = admission.key.digest if admission.key else None
         try:
-            decision = await self._warm.commit(ref, partial(_admit, admission=admission), digest=digest)
+            decision = await self._warm.commit(ref, partial(admit, admission=admission), digest=digest)
         except Unavailable as error:
             self._doubtful = self._doubtful or error.outcome == "unknown"
             raise
@@ -227,13 +230,7 @@ def result_of(decision: Decision[R]) -> R:
     return decision.result
 
 
-def _admit(session: Session | None, known: Known | None, now: int, *, admission: Admission) -> Decision[Admitted]:
-    return admit(session, known, now, admission=admission)
-
-
-def _fail(
-    session: Session | None, known: Known | None, now: int, *, lease: Lease, draft: Draft
-) -> Decision[Appended]:
+def _fail(session: Session | None, known: Known | None, now: int, *, lease: Lease, draft: Draft) -> Decision[Appended]:
     return append(session, now, lease=lease, drafts=[draft], then="release")
 
 

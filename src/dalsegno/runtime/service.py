@@ -1,4 +1,6 @@
-"""Everything a client can ask of a replica, in the contract's words. `http` speaks it over the wire, tests speak it directly."""
+"""Everything a client can ask of a replica, in the contract's words. `http` speaks it over the wire, tests speak it
+directly.
+"""
 
 import asyncio
 from collections.abc import AsyncIterator, Sequence
@@ -230,7 +232,9 @@ class Service:
                     await self._blobs.put(f"{target.tenant}/{target.id}/{name}", content)
 
 
-def _create(session: Session | None, known: Known | None, now: int, *, ref: Ref, drafts: Sequence[Draft]) -> Decision[Session]:
+def _create(
+    session: Session | None, known: Known | None, now: int, *, ref: Ref, drafts: Sequence[Draft]
+) -> Decision[Session]:
     if session is not None:
         return Refusal("session_exists", "a session of this id exists, or existed")
     made, events = record(Session(id=ref.id, tenant=ref.tenant), drafts, now)

@@ -24,6 +24,8 @@ class Speaker:
         self._recorder = recorder
         self._publisher = publisher
         self._intent = intent
+        self.usage: dict[str, JsonObject | None] = {}
+        """What the model calls of this attempt cost, by step; those on record before are in the journal."""
         self._open: Generation | None = None
         self._count = 0
         self._turn = turn_id(recorder.lease.session, recorder.lease.turn)
@@ -37,9 +39,7 @@ class Speaker:
         """Go on from what a dead replica published of the open step."""
         self._open = Generation(turn=self._recorder.lease.turn, base=base, carried=pieces)
 
-    async def speak(
-        self, parts: AsyncIterator[Part], *, key: str, through: int
-    ) -> tuple[JsonObject, ...]:
+    async def speak(self, parts: AsyncIterator[Part], *, key: str, through: int) -> tuple[JsonObject, ...]:
         """Carry one model call through: publish, then record its items and intents in one commit."""
         generation = self._open
         if generation is None:
@@ -82,9 +82,7 @@ class Speaker:
     def _incomplete(self, closed: Sequence[JsonObject]) -> list[Draft]:
         return [Draft(ItemDone(item, streamed=True), self._recorder.lease.turn) for item in closed]
 
-    async def _record(
-        self, made: Sequence[JsonObject], *, key: str, through: int, usage: JsonObject | None
-    ) -> None:
+    async def _record(self, made: Sequence[JsonObject], *, key: str, through: int, usage: JsonObject | None) -> None:
         turn = self._recorder.lease.turn
         drafts = [Draft(ItemDone(item, step=key, streamed=True), turn) for item in made[1:]]
         if made:
@@ -100,6 +98,7 @@ class Speaker:
         else:
             self._recorder.defer(drafts)
         self._open = None
+        self.usage[key] = usage
         await self._publisher.close()
 
     def _new(self, kind: str, part: Part, ids: set[str]) -> JsonObject:

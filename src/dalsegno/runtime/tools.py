@@ -1,7 +1,8 @@
-"""Tools: each recorded call is carried out as its effect class allows, once, and its output recorded before it is shown.
+"""Tools: each recorded call is carried out as its effect class allows, once, and its output recorded before it is
+shown.
 
-The intent is in the log before anything here runs (law 4). What a crash between intent and output means is decided by the
-table in `core.effect`; here it is done.
+The intent is in the log before anything here runs (law 4). What a crash between intent and output means is decided by
+the table in `core.effect`; here it is done.
 """
 
 import asyncio
@@ -159,7 +160,9 @@ class ToolBox:
         lease, limit = self._recorder.lease, timedelta(seconds=tool.timeout_seconds)
         try:
             async with self._transactions.transaction(self._recorder.ref, timeout=limit) as transaction:
-                made = await _outcome(tool, msgspec.structs.replace(self._call(call, arguments), transaction=transaction))
+                made = await _outcome(
+                    tool, msgspec.structs.replace(self._call(call, arguments), transaction=transaction)
+                )
                 if made.status != "completed":
                     return made
                 draft = await self._draft(call, made)
@@ -246,7 +249,9 @@ async def _outcome(tool: Tool, call: Call) -> Outcome:
         async with asyncio.timeout(tool.timeout_seconds):
             return Outcome(_as_text(await tool.run(call)))
     except TimeoutError:
-        return Outcome(f"The tool did not finish within {tool.timeout_seconds:g} s. Its effect is unknown.", "incomplete")
+        return Outcome(
+            f"The tool did not finish within {tool.timeout_seconds:g} s. Its effect is unknown.", "incomplete"
+        )
     except BadArguments as error:
         return _failed(f"The arguments do not fit: {error}")
     except Exception as error:  # whatever a user's tool raises is an answer to the model
@@ -279,7 +284,9 @@ def _look_up(session: Session | None, known: Known | None, now: int) -> Decision
     return Keep(known)
 
 
-def _append(session: Session | None, known: Known | None, now: int, *, lease: Lease, draft: Draft) -> Decision[Appended]:
+def _append(
+    session: Session | None, known: Known | None, now: int, *, lease: Lease, draft: Draft
+) -> Decision[Appended]:
     return append(session, now, lease=lease, drafts=[draft])
 
 
@@ -293,5 +300,3 @@ async def _side_by_side(work: Sequence[Coroutine[object, object, str | Action]])
     except BaseExceptionGroup as errors:
         raise errors.exceptions[0] from None
     return [task.result() for task in tasks]
-
-

@@ -1,24 +1,25 @@
 """READ THIS FIRST: one turn, from the lease to its end.
 
-A message was admitted: it is event `lease.turn` of its session's log (`core.admit`). Some replica took the session under a
-new epoch (`core.claim`), perhaps this one in the same commit, perhaps another one after the first died half-way. What
-follows is the same in every case:
+A message was admitted: it is event `lease.turn` of its session's log (`core.admit`). Some replica took the session
+under a new epoch (`core.claim`), perhaps this one in the same commit, perhaps another one after the first died
+half-way. What follows is the same in every case:
 
 1. `prepare`: fold the log into the context and the turn's journal; pick up the open step of a dead predecessor.
-2. `think`: run the agent from its beginning. Whatever the journal knows is answered from it; the first thing that it does
-   not know is done: a model is asked, a tool is called, a human is awaited, and each is recorded when it is done.
+2. `think`: run the agent from its beginning. Whatever the journal knows is answered from it; the first thing that it
+   does not know is done: a model is asked, a tool is called, a human is awaited, and each is recorded when it is
+   done.
 3. `end`: exactly one of completed, failed, cancelled; or parked, handed over, lost, in which case the turn goes on
    elsewhere or later and this replica holds nothing.
 
-Every write carries the epoch, and the log refuses a stale one, so a replica that was paused for an hour can do no harm: its
-next write raises `LeaseLost`, and it leaves.
+Every write carries the epoch, and the log refuses a stale one, so a replica that was paused for an hour can do no
+harm: its next write raises `LeaseLost`, and it leaves.
 """
 
 import asyncio
 import logging
 from collections.abc import Callable, Sequence
 from datetime import timedelta
-from functools import partial
+from functools import partial, reduce
 
 import msgspec
 
@@ -107,7 +108,9 @@ async def run_turn(lease: Lease, session: Session, written: Sequence[Event], aro
 
 
 async def prepare(lease: Lease, session: Session, written: Sequence[Event], around: Surroundings) -> Running:
-    """Everything the turn knows when it starts, all of it from the log; plus what readers have seen of the open step."""
+    """Everything the turn knows when it starts, all of it from the log; plus what readers have seen of the open
+    step.
+    """
     ref, known = Ref(lease.tenant, lease.session), written[0].seq - 1 if written else session.head
     transcript = await around.contexts.take(ref, session, before=known)
     recorder = Recorder(lease, session, transcript, log=around.log, hub=around.hub)
@@ -154,7 +157,6 @@ async def think(running: Running, around: Surroundings) -> Data:
         async with deadline:
             recorder.on_news()
             await agent.run(running.turn)
-            await recorder.settle()
             await _pending_interrupt(recorder)
     except asyncio.CancelledError:
         if not recorder.lost and not recorder.journal.cancelled:
@@ -170,7 +172,7 @@ async def think(running: Running, around: Surroundings) -> Data:
         recorder.on_news = _nothing
     if recorder.lost:
         raise LeaseLost
-    return TurnCompleted(usage=_usage(recorder))
+    return TurnCompleted(usage=_usage(running))
 
 
 def shorten(recorder: Recorder, speaker: Speaker, limit_bytes: int) -> None:
@@ -202,11 +204,9 @@ def _failure(error: Exception) -> TurnFailed:
     return TurnFailed(TurnError(code if isinstance(code, str) else type(error).__name__, str(error)[:ERROR_CHARS]))
 
 
-def _usage(recorder: Recorder) -> JsonObject | None:
-    total = None
-    for record in recorder.journal.steps.values():
-        total = add_usage(total, record.usage)
-    return total
+def _usage(running: Running) -> JsonObject | None:
+    steps = {key: record.usage for key, record in running.recorder.journal.steps.items()}
+    return reduce(add_usage, {**steps, **running.speaker.usage}.values(), None)
 
 
 def _nothing() -> None:

@@ -2,12 +2,14 @@
 
 import re
 from collections.abc import Mapping
+from functools import cache
 from importlib import resources
 
 _COMMENT = re.compile(r"^\s*--.*$", re.MULTILINE)
 _MIGRATION = re.compile(r"schema_(\d{4})")
 
 
+@cache
 def statements(product: str) -> Mapping[str, str]:
     """Every statement of a product by its file's name, without whole-line comments and needless white space."""
     folder = resources.files("dalsegno.stores").joinpath("sql", product)
@@ -21,7 +23,7 @@ def statements(product: str) -> Mapping[str, str]:
 
 
 def migrations(product: str) -> list[tuple[int, str]]:
-    """The product's `schema_0001.sql`, `schema_0002.sql`, … in order, with their numbers; each holds several statements."""
+    """The product's `schema_0001.sql`, `schema_0002.sql`, … in order, with their numbers. Each is a script."""
     found = []
     for name, text in statements(product).items():
         if numbered := _MIGRATION.fullmatch(name):

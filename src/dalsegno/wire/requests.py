@@ -4,7 +4,7 @@ Whatever is not in the contract is refused by name: a typo that is ignored is a 
 """
 
 import re
-from typing import TypeVar, assert_never
+from typing import Literal, TypeVar, assert_never
 from urllib.parse import parse_qsl
 
 import msgspec
@@ -170,6 +170,17 @@ class Parameters:
         if not _DIGITS.fullmatch(text) or not 1 <= int(text) <= LIMIT_MAX:
             raise Refused("invalid_request", f"`limit` is a number from 1 to {LIMIT_MAX}")
         return int(text)
+
+    def status(self) -> Literal["", "idle", "running", "waiting"]:
+        """What sessions are asked to be doing; empty for anything."""
+        text = self.text("status")
+        match text:
+            case None:
+                return ""
+            case "idle" | "running" | "waiting":
+                return text
+            case _:
+                raise Refused("invalid_request", "`status` is one of idle, running, waiting")
 
     def wait(self) -> float:
         """How many seconds to wait for a turn's end."""

@@ -1,5 +1,6 @@
-"""What the memory handles of a fleet share: the tables, the clocks, and the atomic steps on them. Nothing here awaits."""
+"""What the memory handles of a fleet share: tables, clocks, and the atomic steps on them. Nothing here awaits."""
 
+import asyncio
 import logging
 import time
 from collections.abc import Callable, Sequence
@@ -18,6 +19,7 @@ from dalsegno.errors import Unreadable
 from dalsegno.ports import Member, Page, Query, Ref
 
 R = TypeVar("R")
+_log = logging.getLogger(__name__)
 
 
 class StoredEvent(msgspec.Struct):
@@ -87,11 +89,9 @@ class MemoryDatabase:
         return decision
 
     def session(self, ref: Ref, row: StoredSession) -> Session:
-        """The session of a row, folded again if another version wrote it."""
-        if row.version != VERSION:
+        """The session of a row; its state is a snapshot, folded again if it is damaged or another version's (law 1)."""
+        if row.version != VERSION or codec.checksum(row.state) != row.checksum:
             return self._rebuild(ref, row)
-        if codec.checksum(row.state) != row.checksum:
-            raise Unreadable(f"session {ref.id}: its stored state does not match its checksum")
         return msgspec.json.decode(row.state, type=Session)
 
     def events(self, ref: Ref, row: StoredSession, *, after: int, limit: int) -> Sequence[Event]:
@@ -101,7 +101,7 @@ class MemoryDatabase:
         return [_event(ref, seq, row.events.get(seq)) for seq in numbers]
 
     def claim(self, owner: str, *, limit: int) -> Sequence[Claimed]:
-        """Ready sessions whose owner is gone, the longest waiting first. An unreadable one does not block the others."""
+        """Ready sessions whose owner is gone, the longest waiting first. A damaged one must not stop the others (P5)."""
         now = self._unix_ms()
         waiting = [
             (max(row.since, row.ready_at), ref.id, ref)
@@ -113,9 +113,9 @@ class MemoryDatabase:
             if len(claimed) == limit:
                 break
             try:
-                decision = self.decide(ref, lambda session, _, now: claim(session, now, owner=owner))
+                decision = self.decide(ref, lambda session, _, at: claim(session, at, owner=owner))
             except Unreadable as error:
-                logging.getLogger(__name__).error("session %s cannot be claimed: %s", ref.id, error)
+                _log.error("session %s cannot be claimed, an operator must look: %s", ref.id, error)
                 continue
             if isinstance(decision, Write):
                 claimed.append(decision.result)
@@ -147,7 +147,7 @@ class MemoryDatabase:
         self._killed.add(incarnation)
 
     def bury(self) -> Sequence[str]:
-        """Take the dead off the list. Their sessions keep the name of their owner, so that a claim counts the attempt."""
+        """Take the dead off the list. Their sessions keep their owner's name, so that a claim counts the attempt."""
         dead = [incarnation for incarnation in self.members if not self.alive(incarnation)]
         for incarnation in dead:
             del self.members[incarnation]
@@ -156,7 +156,7 @@ class MemoryDatabase:
     def _write(self, ref: Ref, row: StoredSession | None, write: Write[R], now: int) -> None:
         session = write.session
         fresh = {event.seq: _stored(event) for event in write.events}
-        known = {write.digest: msgspec.msgpack.encode(write.known)} if write.digest and write.known else {}
+        keys = [(digest, msgspec.msgpack.encode(known)) for digest, known in write.keys]
         state = msgspec.json.encode(session)
         free_before = row is not None and row.owner is None and row.ready_at == 0
         still_free = free_before and session.owner is None and session.ready_at == 0
@@ -174,7 +174,8 @@ class MemoryDatabase:
         if row is not None:
             stored.events, stored.known, stored.erased = row.events, row.known, row.erased
         stored.events.update(fresh)
-        stored.known.update(known)
+        for digest, known in keys:
+            stored.known.setdefault(digest, known)
 
     def _rebuild(self, ref: Ref, row: StoredSession) -> Session:
         if row.erased:
@@ -189,14 +190,13 @@ class MemoryDatabase:
 
 def _follows(ref: Ref, row: StoredSession | None, write: Write[R]) -> bool:
     """The condition of a write: it continues this session's log at its head, under an epoch that is not stale."""
-    head, epoch, known = (0, 0, {}) if row is None else (row.head, row.epoch, row.known)
+    head, epoch = (0, 0) if row is None else (row.head, row.epoch)
     session, numbers = write.session, [event.seq for event in write.events]
     return (
         (session.tenant, session.id) == (ref.tenant, ref.id)
         and numbers == list(range(head + 1, head + 1 + len(numbers)))
         and session.head == head + len(numbers)
         and session.epoch >= epoch
-        and write.digest not in known
     )
 
 

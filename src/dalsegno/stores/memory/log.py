@@ -1,7 +1,7 @@
 """One replica's handle of a memory database: the ports `Log`, `Fleet` and `Transactions`.
 
-A handle yields to the event loop where a database would be waited for: before and after the atomic part, never inside it.
-So the races that exist on a real database exist here, and a schedule of the loop decides them.
+A handle yields to the event loop where a database would be waited for: before and after the atomic part, never inside
+it. So the races that exist on a real database exist here, and a schedule of the loop decides them.
 """
 
 import asyncio

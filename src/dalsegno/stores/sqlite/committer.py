@@ -1,4 +1,4 @@
-"""One connection that commits batches, and the copying back of its write-ahead log. Blocking; the writer decides where."""
+"""One connection that commits batches, and the copying back of its write-ahead log. All of it blocks."""
 
 import contextlib
 import sqlite3
@@ -52,7 +52,7 @@ class Job(Generic[R]):
 
     def __init__(self, work: Work[R]) -> None:
         self.work = work
-        self.result: R | None = None
+        self.result: Any = None
         self.error: BaseException | None = None
 
 
@@ -60,8 +60,8 @@ class Committer:
     """Runs jobs in one transaction, so that they share one sync of the disk.
 
     A job that fails fails alone. Decisions come before their writes, so most failures have written nothing and cost
-    nothing. After one that did write, the transaction is undone and the other jobs are run again: cheaper than a savepoint
-    around each of them (5 µs), for something that does not happen in a healthy process.
+    nothing. After one that did write, the transaction is undone and the other jobs are run again: cheaper than a
+    savepoint around each of them, for something that does not happen in a healthy process.
     """
 
     def __init__(self, path: Path) -> None:

@@ -106,6 +106,11 @@ class Gate:
             self._fd = -1
 
 
+def clock_ms() -> int:
+    """Milliseconds of CLOCK_MONOTONIC: one clock for every process of the machine, and nobody moves it (law 11)."""
+    return time.monotonic_ns() // 1_000_000
+
+
 def beside(path: Path, ending: str) -> Path:
     """The file or folder that belongs to the database, next to it."""
     return path.with_name(path.name + ending)

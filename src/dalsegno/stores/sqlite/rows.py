@@ -28,6 +28,7 @@ Row: TypeAlias = tuple[Any, ...]
 STATUS = {"idle": 0, "running": 1, "waiting": 2}
 DELETED = 3
 CACHED_MAX = 1024
+CACHED_BYTES_MAX = 4096
 ERASED_AT_ONCE = 500
 SCANNED_MAX = 1000
 """How many sessions one page of a listing looks at, whatever its filters leave of them."""
@@ -59,14 +60,19 @@ class Rows:
     write, and a transaction that was undone, need no invalidation.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, *, cache: dict[int, tuple[bytes, Session]] | None = None) -> None:
         sql = sqlfile.statements("sqlite")
         self._sql = sql
         self._find, self._at = sql["session_find"], sql["session_at"]
         self._add, self._set = sql["session_add"], sql["session_set"]
         self._event_add, self._event_read = sql["event_add"], sql["event_read"]
         self._key_find, self._key_add = sql["key_find"], sql["key_add"]
-        self._cache: dict[int, tuple[bytes, Session]] = {}
+        self._cache: dict[int, tuple[bytes, Session]] = {} if cache is None else cache
+        self._keeps = cache is None
+
+    def for_reading(self) -> "Rows":
+        """Another view for other threads: it looks into the same cache, and leaves keeping it to this one."""
+        return Rows(cache=self._cache)
 
     def carry_out(
         self, cursor: sqlite3.Cursor, ref: Ref, decide: Decide[R], digest: bytes | None, now: int
@@ -180,8 +186,7 @@ class Rows:
             session = cached[1]
         else:
             session = self._decoded(state) or self._rebuilt(cursor, ref, row)
-            if type(state) is bytes:
-                self._remember(n, state, session)
+            self._remember(n, state, session)
         if session.head != head:
             session = self._rebuilt(cursor, ref, row)
         if session.epoch != epoch or session.owner != owner:
@@ -257,6 +262,8 @@ class Rows:
 
     def _remember(self, n: int, state: bytes, session: Session) -> None:
         cache = self._cache
+        if not self._keeps or not state or len(state) > CACHED_BYTES_MAX:
+            return
         cache.pop(n, None)
         cache[n] = (state, session)
         if len(cache) > CACHED_MAX:
