@@ -15,14 +15,15 @@ JSON objects are those of the API reference. What may pass is tried again, on th
         └── TurnNotCompleted  `ask` only: the turn failed, was cancelled or waits for somebody: see `event`
 """
 
-import json
 import random
 import re
+import time
 import uuid
 from collections.abc import AsyncGenerator, Iterator, Sequence
 from contextlib import aclosing, asynccontextmanager
 from datetime import timedelta
 from typing import Any, Literal, Self, TypeAlias, TypeVar
+from urllib.parse import quote
 
 import anyio
 import msgspec
@@ -177,11 +178,11 @@ class Client:
         timeout: timedelta = timedelta(seconds=30),
         retry: Retry | None = None,
     ) -> None:
-        self.sessions, self.retry, self._seconds, self._next = Sessions(self), retry or Retry(), timeout.total_seconds(), 0
-        self._urls = [each.rstrip("/") for each in ([url] if isinstance(url, str) else url)]
         headers = {"authorization": f"Bearer {api_key}"} if api_key else {}
         limits = httpx2.Limits(max_connections=None, keepalive_expiry=4)  # servers close idle connections after 5 s
-        self._http = httpx2.AsyncClient(headers=headers, limits=limits)
+        self._http = httpx2.AsyncClient(headers=headers, limits=limits, timeout=timeout.total_seconds())
+        self._fleet = _Fleet(self._http, [url] if isinstance(url, str) else url, retry or Retry())
+        self.sessions = Sessions(self._fleet)
 
     async def __aenter__(self) -> Self:
         return self
@@ -191,46 +192,190 @@ class Client:
 
     def session(self, id: str) -> "SessionHandle":
         """The session of that id; nothing is asked yet."""
-        return SessionHandle(self, id)
+        return SessionHandle(self._fleet, id)
+
+
+class _Fleet:
+    """Replicas, any of which will do. `replica` counts on as one after the other fails."""
+
+    def __init__(self, http: httpx2.AsyncClient, urls: Sequence[str], retry: Retry) -> None:
+        self._http, self._urls, self.retry, self.replica = http, [url.rstrip("/") for url in urls], retry, 0
 
     async def request(self, method: str, path: str, **options: Any) -> bytes:
-        """The body of a replica's answer. Asked again only where that is harmless: not for a POST without a key."""
+        """The body of an answer. Asked for again only where that is harmless: not with a POST that has no key."""
         harmless = method != "POST" or "idempotency-key" in options.get("headers", {})
         failures, unsure = 0, False
         while True:
+            tried = self.replica
             try:
-                async with self.attempt(method, path, **options) as answer:
+                async with self.attempt(tried, method, path, **options) as answer:
                     return await answer.aread()
             except ClientError as error:
                 failures, unsure = failures + 1, unsure or error.outcome == "unknown"
                 error.outcome = "unknown" if unsure else "not_applied"
                 error.passing = error.passing and (harmless or not unsure)
-                await self.pause(failures, error)
+                await self.leave(tried, failures, error)
 
-    async def pages(self, path: str, query: Json) -> AsyncGenerator[Json]:
-        """The entries of every page."""
-        while True:
-            page = _read(await self.request("GET", path, params=query), Json)
+    async def pages(self, path: str, query: Json) -> AsyncGenerator[Json, None]:
+        """The entries of a list, page by page."""
+        page: Json = {"next": query.get("after", "")}
+        while page["next"] is not None:
+            page = _read(await self.request("GET", path, params={**query, "after": page["next"]}), Json)
             for entry in page["data"]:
                 yield entry
-            if (after := page.get("next")) is None:
-                return
-            query = {**query, "after": after}
 
     @asynccontextmanager
-    async def attempt(self, method: str, path: str, **options: Any) -> AsyncGenerator[httpx2.Response]:
-        """Ask one replica once. Whatever goes wrong until its answer is read is a `ClientError`, and the next one's turn."""
-        tried, seconds = self._next, options.pop("seconds", self._seconds)
-        url = f"{self._urls[tried % len(self._urls)]}/v1/{path}"
-        timeout = httpx2.Timeout(seconds, connect=min(self._seconds, 5))
-        request = self._http.build_request(method, url, timeout=timeout, **options)
+    async def attempt(self, replica: int, method: str, path: str, **options: Any) -> AsyncGenerator[httpx2.Response, None]:
+        """Ask one replica once. What goes wrong until its answer is read is a `ClientError`."""
+        url = f"{self._urls[replica % len(self._urls)]}/v1/{path}"
+        request = self._http.build_request(method, url, **options)
         try:
             async with aclosing(await self._http.send(request, stream=True)) as answer:
                 if not answer.is_success:
                     raise _refusal(answer, await answer.aread())
                 yield answer
-        except (httpx2.ConnectError, httpx2.ConnectTimeout, httpx2.PoolTimeout) as error:
-            self._next = tried + 1
+        except (httpx2.ConnectError, httpx2.ConnectTimeout) as error:
             raise Unreachable(f"no connection to {url}: {error!r}", outcome="not_applied") from error
         except (httpx2.NetworkError, httpx2.TimeoutException, httpx2.RemoteProtocolError) as error:
             raise Unreachable(f"no whole answer from {url}: {error!r}") from error
+
+    async def leave(self, replica: int, failures: int, error: ClientError) -> None:
+        """Pause, and let the next replica be asked. Raises `error` where that is pointless or was done often enough."""
+        self.replica, retry = replica + 1, self.retry
+        rounds, rest = divmod(failures, len(self._urls))
+        asked = timedelta(0) if rest else error.retry_after  # that one replica is busy does not concern the others
+        if not error.passing or rounds >= retry.rounds or asked > retry.longest:
+            raise error
+        bound = min(retry.longest, retry.base * 2 ** min(rounds, 20))
+        await anyio.sleep((asked + bound * random.random()).total_seconds())
+
+
+class Sessions:
+    """All sessions of a tenant."""
+
+    def __init__(self, fleet: _Fleet) -> None:
+        self._fleet = fleet
+
+    async def create(
+        self, *, id: str | None = None, agent: str | None = None, user: str | None = None, metadata: Json | None = None
+    ) -> "SessionHandle":
+        """A new session. Unless you name it, it is named here: so asking for it twice cannot make two."""
+        body = _given(id=id or _uuid7(), agent=agent, user=user, metadata=metadata)
+        try:
+            await self._fleet.request("POST", "sessions", json=body, headers={"idempotency-key": body["id"]})
+        except ApiError as error:
+            if error.status != 409 or error.outcome != "unknown":  # else an attempt whose answer was lost made it
+                raise
+        return SessionHandle(self._fleet, body["id"])
+
+    def list(
+        self, *, status: str | None = None, user: str | None = None, metadata: Mapping[str, str] | None = None
+    ) -> AsyncGenerator[Json, None]:
+        """The sessions that match, in order of id; asks for a page at a time."""
+        wanted = {f"metadata.{name}": value for name, value in (metadata or {}).items()}
+        return self._fleet.pages("sessions", _given(status=status, user=user, **wanted))
+
+    async def import_(self, ndjson: bytes) -> "SessionHandle":
+        """The session that was exported. `Unreachable` with outcome `unknown`: look whether it is there."""
+        headers = {"content-type": "application/x-ndjson"}
+        made = _read(await self._fleet.request("POST", "sessions", content=ndjson, headers=headers), Json)
+        return SessionHandle(self._fleet, made["id"])
+
+
+class SessionHandle:
+    """One session. Each input has an idempotency key: however often it is sent, it is said once."""
+
+    def __init__(self, fleet: _Fleet, id: str) -> None:
+        self.id, self._fleet, self._path = id, fleet, f"sessions/{quote(id, safe='')}"
+
+    async def get(self) -> Json:
+        """The session as it is now."""
+        return _read(await self._fleet.request("GET", self._path), Json)
+
+    async def update(self, metadata: Json, *, if_head: int | None = None) -> Json:
+        """Set the metadata; with `if_head` only while that is the head, else `ApiError` 412."""
+        headers = {} if if_head is None else {"if-match": f'"{if_head}"'}
+        return _read(await self._fleet.request("PATCH", self._path, json={"metadata": metadata}, headers=headers), Json)
+
+    async def delete(self) -> None:
+        """Delete the session and everything that belongs to it."""
+        try:
+            await self._fleet.request("DELETE", self._path)
+        except ApiError as error:
+            if error.status != 404 or error.outcome != "unknown":  # else an attempt whose answer was lost did it
+                raise
+
+    async def fork(self, *, at: int | None = None) -> "SessionHandle":
+        """A new session with this one's history up to event `at`. After outcome `unknown` there may be one more."""
+        made = _read(await self._fleet.request("POST", f"{self._path}/fork", json=_given(at=at)), Json)
+        return SessionHandle(self._fleet, made["id"])
+
+    def items(self) -> AsyncGenerator[Json, None]:
+        """The conversation, item by item; asks for a page at a time."""
+        return self._fleet.pages(f"{self._path}/items", {})
+
+    async def turn(self, id: str, *, wait: timedelta = timedelta(0)) -> Json:
+        """The turn when it has ended, or as it is after `wait`."""
+        path, timeout = f"{self._path}/turns/{quote(id, safe='')}", wait + timedelta(seconds=30)
+        options = {"params": {"wait": int(wait.total_seconds())}, "timeout": timeout.total_seconds()}
+        return _read(await self._fleet.request("GET", path, **options), Json)
+
+    async def export(self) -> bytes:
+        """The whole log, as `Sessions.import_` takes it."""
+        return await self._fleet.request("GET", f"{self._path}/events", headers={"accept": "application/x-ndjson"})
+
+    async def send(self, content: str | list[Json], *, on_busy: OnBusy = "queue", key: str | None = None) -> Receipt:
+        """Say a text, or items. Choose the `key` yourself to be able to repeat it after this process has died."""
+        said = {"content": content} if isinstance(content, str) else {"items": content}
+        return await self._say(key, type="message", on_busy=on_busy, **said)
+
+    async def approve(self, call_id: str, *, reason: str | None = None) -> Receipt:
+        """Let a tool call happen that waits for it."""
+        return await self._say(type="approval", call_id=call_id, decision="approve", reason=reason)
+
+    async def deny(self, call_id: str, *, reason: str | None = None) -> Receipt:
+        """Keep a tool call from happening that waits for approval."""
+        return await self._say(type="approval", call_id=call_id, decision="deny", reason=reason)
+
+    async def tool_result(self, call_id: str, *, output: str | None = None, error: str | None = None) -> Receipt:
+        """Answer a tool call that is the client's to make: with its output or with its error."""
+        return await self._say(type="tool_result", call_id=call_id, output=output, error=error)
+
+    async def cancel(self, *, turn: str | None = None) -> Receipt:
+        """Stop that turn, or the oldest one that is open."""
+        return await self._say(type="cancel", turn=turn)
+
+    async def _say(self, key: str | None = None, **said: Any) -> Receipt:
+        key = key or str(uuid.uuid4())
+        headers = {"idempotency-key": key}
+        try:
+            answer = await self._fleet.request("POST", f"{self._path}/inputs", json=_given(**said), headers=headers)
+        except ClientError as error:
+            error.key = key
+            raise
+        return msgspec.structs.replace(_read(answer, Receipt), key=key)
+
+    async def stream(self, *, after: str | int | None = None, turn: str | None = None) -> AsyncGenerator[Event, None]:
+        """Every event after a cursor (or from the first `anext` on), once and in order, whatever breaks on the way.
+
+        Ends after `turn`'s terminal event or `session.deleted`, else never: leave it with `contextlib.aclosing`.
+        """
+        after = (await self.get())["head"] if after is None else after
+        place, failures, query, headers = _place(str(after)), 0, _given(after=after, turn=turn), dict[str, str]()
+        while True:
+            tried = self._fleet.replica
+            try:
+                async with aclosing(self._listen(tried, query, headers)) as events:
+                    async for event in events:
+                        failures = 0
+                        if event is not None:
+                            place, headers["last-event-id"] = _follow(event, place, turn), event.id
+                            yield event
+                        if event is not None and event.type == "session.deleted" or event.type in TERMINAL and event.turn==turn: return
+                return
+            except ClientError as error:
+                failures += 1
+                await self._fleet.leave(tried, failures, error)
+
+    async def _listen(self, replica: int, query: Json, headers: Json) -> AsyncGenerator[Event | None, None]:
+        """What one replica streams, and None for signs of life when it has gone well for a while."""

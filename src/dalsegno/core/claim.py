@@ -46,6 +46,16 @@ def claim(session: Session | None, now: int, *, owner: str) -> Decision[Claimed]
     return Write(session, written, Claimed(session, written, lease))
 
 
+def retake(session: Session | None, now: int, *, owner: str) -> Decision[Claimed]:
+    """Take a session that `owner` has in the store and does not run: the answer to its claim was lost.
+
+    No replica died, so no attempt is counted; the epoch grows all the same.
+    """
+    if session is None or session.owner != owner:
+        return Keep(Claimed(session or Session(id="", tenant=""), (), None))
+    return claim(replace(session, owner=None), now, owner=owner)
+
+
 def _end(turn: OpenTurn, orphaned: bool) -> Draft | None:
     if turn.cancel:
         return Draft(TurnCancelled(by=turn.cancel, hidden=turn.hide), turn.first)

@@ -9,6 +9,8 @@ from dalsegno.errors import DalsegnoError
 
 log = logging.getLogger("dalsegno")
 
+STOP_SECONDS = 5.0
+
 
 class Duty:
     """Calls `verb` every `interval`, and at once when poked, until stopped. A failing verb is logged and tried
@@ -20,10 +22,12 @@ class Duty:
         self._verb = verb
         self._interval = interval.total_seconds()
         self._poked = asyncio.Event()
+        self._stopping = False
         self._task: asyncio.Task[None] | None = None
 
     def start(self) -> None:
         """Begin; the first call comes at once."""
+        self._stopping = False
         self._task = asyncio.get_running_loop().create_task(self._loop(), name=f"duty:{self.name}")
 
     def poke(self) -> None:
@@ -31,20 +35,23 @@ class Duty:
         self._poked.set()
 
     async def stop(self) -> None:
-        """End the loop; a verb that is under way is cancelled."""
-        if self._task is not None:
-            self._task.cancel()
-            await asyncio.gather(self._task, return_exceptions=True)
-            self._task = None
+        """End the loop once a verb that is under way is through; one that hangs is cancelled."""
+        task, self._task = self._task, None
+        if task is not None:
+            self._stopping = True
+            self._poked.set()
+            await asyncio.wait((task,), timeout=STOP_SECONDS)
+            task.cancel()
 
     async def _loop(self) -> None:
         loop = asyncio.get_running_loop()
-        while True:
+        while not self._stopping:
             self._poked.clear()
             try:
                 await self._verb()
             except DalsegnoError as error:
                 log.warning("duty %s: %s", self.name, error)
             timer = loop.call_later(self._interval, self._poked.set)
-            await self._poked.wait()
+            if not self._stopping:
+                await self._poked.wait()
             timer.cancel()

@@ -6,7 +6,7 @@ ends.
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Sequence
 from datetime import timedelta
 from typing import TypeVar
 
@@ -18,7 +18,7 @@ from dalsegno.core.context import Context
 from dalsegno.core.event import ContextSummarized, ItemDone
 from dalsegno.core.ids import turn_id
 from dalsegno.core.json import Json, JsonObject
-from dalsegno.core.part import Part, ToolCall
+from dalsegno.core.part import Part, Thought, ToolCall, Usage
 from dalsegno.core.step import StepRecord, step_key
 from dalsegno.core.tier import parse_artifact
 from dalsegno.errors import DalsegnoError, HandedOver, LeaseLost
@@ -28,7 +28,8 @@ from dalsegno.runtime.steps import Speaker
 from dalsegno.runtime.tools import ToolBox
 
 T = TypeVar("T")
-Model = Callable[[Context], AsyncIterator[Part]]
+Said = AsyncGenerator[Part] | AsyncIterator[Part] | Awaitable[Part | Sequence[Part]]
+Model = Callable[[Context], Said]
 
 
 class Reply(msgspec.Struct, frozen=True):
@@ -93,7 +94,8 @@ class Turn:
         self._tools.offer(tools)
         if record is None:
             context = self.context
-            made = await self._speaker.speak(model(context), key=self._key(name), through=context.through)
+            parts = _parts(model(context))
+            made = await self._speaker.speak(parts, key=self._key(name), through=context.through)
             record = StepRecord(made, context.through)
         self._done(name)
         self.seen = record.through
@@ -212,5 +214,20 @@ class Turn:
         return Draft(data, self._recorder.lease.turn)
 
 
-async def _one(part: Part) -> AsyncIterator[Part]:
+def _parts(said: Said) -> AsyncGenerator[Part]:
+    return said if isinstance(said, AsyncGenerator) else _each(said)
+
+
+async def _each(said: AsyncIterator[Part] | Awaitable[Part | Sequence[Part]]) -> AsyncGenerator[Part]:
+    """A model that returns an iterator, or everything at once, seen as one that yields."""
+    if isinstance(said, AsyncIterator):
+        async for part in said:
+            yield part
+        return
+    whole = await said
+    for part in [whole] if isinstance(whole, str | Thought | ToolCall | Usage) else whole:
+        yield part
+
+
+async def _one(part: Part) -> AsyncGenerator[Part]:
     yield part

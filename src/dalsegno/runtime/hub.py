@@ -34,6 +34,9 @@ class Feed:
         self._pieces: list[Piece] = []
         self._waiters: list[asyncio.Future[None]] = []
         self._refreshing: asyncio.Task[None] | None = None
+        self._again = False
+        self.version = 0
+        """Changes with everything that happens."""
 
     def since(self, seq: int) -> Sequence[Event] | None:
         """The events after `seq` that are at hand, or None when they must be read from the log."""
@@ -75,15 +78,18 @@ class Feed:
         self._wake()
 
     def refresh(self) -> None:
-        """Look at the log and the hot tier soon; one look at a time."""
+        """Look at the log and the hot tier soon; one look at a time, and one more if asked meanwhile."""
         if self._refreshing is None or self._refreshing.done():
             self._refreshing = asyncio.get_running_loop().create_task(self._look())
+        else:
+            self._again = True
 
-    async def changed(self) -> None:
-        """Return when something has happened since the last look."""
-        waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._waiters.append(waiter)
-        await waiter
+    async def changed(self, seen: int) -> None:
+        """Return when something has happened since `version` was `seen`."""
+        if self.version == seen:
+            waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+            self._waiters.append(waiter)
+            await waiter
 
     def close(self) -> None:
         """Nobody reads any more."""
@@ -92,13 +98,16 @@ class Feed:
 
     async def _look(self) -> None:
         try:
-            while events := await self._log.read(self.ref, after=self.head, limit=READ_EVENTS):
-                self.add(events)
-            session = await self._log.load(self.ref)
-            self.busy = session is not None and bool(session.open)
-            self.failure = None
-            if self.busy:
-                await self._look_at_open_step()
+            self._again = True
+            while self._again:
+                self._again = False
+                while events := await self._log.read(self.ref, after=self.head, limit=READ_EVENTS):
+                    self.add(events)
+                session = await self._log.load(self.ref)
+                self.busy = session is not None and bool(session.open)
+                self.failure = None
+                if self.busy:
+                    await self._look_at_open_step()
         except DalsegnoError as error:
             self.failure = error
             self._wake()
@@ -120,6 +129,7 @@ class Feed:
         return at_hand if at_hand is not None else await self._log.read(self.ref, after=base, limit=READ_EVENTS)
 
     def _wake(self) -> None:
+        self.version += 1
         waiters, self._waiters = self._waiters, []
         for waiter in waiters:
             if not waiter.done():

@@ -7,6 +7,8 @@ the agent's next real pause, so that an answer and the turn's end are one commit
 import asyncio
 from collections.abc import Callable, Sequence
 
+import msgspec
+
 from dalsegno.core.append import Appended, Decide, Decision, Draft, Fenced, Known, Refusal, Then, append
 from dalsegno.core.context import Transcript
 from dalsegno.core.event import Event
@@ -16,16 +18,24 @@ from dalsegno.core.step import Journal
 from dalsegno.errors import LeaseLost, Unavailable
 from dalsegno.ports import Log, Ref
 from dalsegno.runtime.hub import Hub
+from dalsegno.runtime.patience import PAUSES_SECONDS, patiently, whole
 
-RETRY_SECONDS = (0.05, 0.1, 0.25, 0.5, 1.0)
 READ_EVENTS = 500
 CLIENT_EVENTS = frozenset({"turn.created", "turn.input", "session.updated", "session.deleted"})
+
+
+class Tiers(msgspec.Struct, frozen=True):
+    """What a turn is written to and announced on; `closing` says that this replica is going away."""
+
+    log: Log
+    hub: Hub
+    closing: Callable[[], bool]
 
 
 class Recorder:
     """One turn's pen. `on_news` is called when something was said to the turn, or when the lease is gone."""
 
-    def __init__(self, lease: Lease, session: Session, transcript: Transcript, *, log: Log, hub: Hub) -> None:
+    def __init__(self, lease: Lease, session: Session, transcript: Transcript, *, tiers: Tiers) -> None:
         self.lease = lease
         self.ref = Ref(lease.tenant, lease.session)
         self.session = session
@@ -33,8 +43,9 @@ class Recorder:
         self.journal = Journal()
         self.lost = False
         self.on_news: Callable[[], None] = _nothing
-        self._log = log
-        self._hub = hub
+        self._log = tiers.log
+        self._hub = tiers.hub
+        self._closing = tiers.closing
         self._lock = asyncio.Lock()
         self._queue: list[Draft] = []
         self._stale = False
@@ -102,14 +113,14 @@ class Recorder:
             def decide(session: Session | None, known: Known | None, now: int) -> Decision[Appended]:
                 return append(session, now, lease=self.lease, drafts=batch, then=then, seen=seen)
 
-            appended = await self._commit(decide, batch, then)
+            appended = await whole(self._commit(decide, batch, then))
             if appended is None:
                 self._queue = batch[: len(batch) - len(drafts)]
                 self._stale = True
             return appended
 
     async def _commit(self, decide: Decide[Appended], batch: Sequence[Draft], then: Then) -> Appended | None:
-        pauses = iter(RETRY_SECONDS)
+        pauses = iter(PAUSES_SECONDS)
         while True:
             try:
                 decision = await self._log.commit(self.ref, decide)
@@ -117,7 +128,9 @@ class Recorder:
                 arrived = await self._arrived(then) if error.outcome == "unknown" and batch else None
                 if arrived is not None:
                     return arrived
-                await asyncio.sleep(next(pauses, RETRY_SECONDS[-1]))
+                if self._closing():
+                    raise self._lost() from None
+                await asyncio.sleep(next(pauses, PAUSES_SECONDS[-1]))
                 continue
             if isinstance(decision, Fenced):
                 raise self._lost()
@@ -125,7 +138,7 @@ class Recorder:
                 return None
             events = decision.result.events
             if events and events[0].seq > self.head + 1:
-                await self._read_on()
+                await patiently(self._read_on, closing=self._closing)
             self.note(events)
             self.session = decision.result.session
             self._hub.announce(self.ref, self.session, events)

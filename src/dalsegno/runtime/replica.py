@@ -14,7 +14,7 @@ import msgspec
 
 from dalsegno.core.admit import Admission, Admitted, admit
 from dalsegno.core.append import Appended, Decision, Draft, Fenced, Known, Refusal, append
-from dalsegno.core.claim import Claimed, claim
+from dalsegno.core.claim import Claimed, retake
 from dalsegno.core.event import Event, TurnError, TurnFailed
 from dalsegno.core.lease import Lease
 from dalsegno.core.session import Session
@@ -23,6 +23,8 @@ from dalsegno.ports import Agent, Blobs, Hot, Member, Ref, Transactions, Warm
 from dalsegno.runtime.contexts import Contexts
 from dalsegno.runtime.duty import Duty
 from dalsegno.runtime.hub import Hub
+from dalsegno.runtime.patience import patiently
+from dalsegno.runtime.recorder import Tiers
 from dalsegno.runtime.turn import CONTEXT_LIMIT_BYTES, Surroundings, run_turn
 
 log = logging.getLogger("dalsegno.replica")
@@ -68,12 +70,12 @@ class Replica:
         self._warm = warm
         self._turns: dict[Ref, asyncio.Task[None]] = {}
         self._doubtful = False
+        self._closing = False
         self._hub_task: asyncio.Task[None] | None = None
         self._around = Surroundings(
-            log=warm,
+            tiers=Tiers(warm, self.hub, lambda: self._closing),
             hot=hot,
             blobs=blobs,
-            hub=self.hub,
             contexts=Contexts(warm),
             transactions=warm if isinstance(warm, Transactions) else None,
             agent=agents.get,
@@ -104,7 +106,13 @@ class Replica:
             duty.start()
 
     async def admit(self, admission: Admission) -> Admitted:
-        """Put an input on record; if the session is free and there is room, its turn runs here and now."""
+        """Put an input on record; if the session is free and there is room, its turn runs here and now.
+
+        A caller that goes away meanwhile changes nothing: what was taken with the commit is run.
+        """
+        return await asyncio.shield(asyncio.ensure_future(self._admit(admission)))
+
+    async def _admit(self, admission: Admission) -> Admitted:
         taker = self.member.incarnation if self.has_room else None
         admission = msgspec.structs.replace(admission, taker=taker, queue_max=self.tuning.queue_max)
         ref = Ref(admission.tenant, admission.session)
@@ -130,7 +138,7 @@ class Replica:
 
     async def stop(self) -> None:
         """Leave the fleet. Turns still running are cut off as by a crash: another replica takes them over."""
-        self.draining = True
+        self.draining = self._closing = True
         for duty in (self._claiming, self._sweeping, self._burying):
             await duty.stop()
         for task in list(self._turns.values()):
@@ -155,12 +163,14 @@ class Replica:
             lease = held
             try:
                 held = await run_turn(lease, session, written, self._around)
+            except LeaseLost:
+                return
             except Unreadable as error:
                 log.error("session %s cannot be read; its turn fails", ref.id, exc_info=error)
                 await self._give_up(lease, error)
                 return
             if held is not None:
-                session, written = await self._reload(ref), ()
+                session, written = await patiently(partial(self._reload, ref), closing=lambda: self._closing), ()
 
     async def _reload(self, ref: Ref) -> Session:
         session = await self._warm.load(ref)
@@ -210,7 +220,7 @@ class Replica:
         """Sessions that are ours in the store and not here: the answer to a claim was lost, or a turn was dropped."""
         for ref in await self._warm.holdings(self.member.incarnation):
             if ref not in self._turns:
-                decide = partial(_claim, owner=self.member.incarnation)
+                decide = partial(_retake, owner=self.member.incarnation)
                 self._take(result_of(await self._warm.commit(ref, decide)))
 
     async def _bury(self) -> None:
@@ -234,5 +244,5 @@ def _fail(session: Session | None, known: Known | None, now: int, *, lease: Leas
     return append(session, now, lease=lease, drafts=[draft], then="release")
 
 
-def _claim(session: Session | None, known: Known | None, now: int, *, owner: str) -> Decision[Claimed]:
-    return claim(session, now, owner=owner)
+def _retake(session: Session | None, known: Known | None, now: int, *, owner: str) -> Decision[Claimed]:
+    return retake(session, now, owner=owner)

@@ -204,8 +204,10 @@ class Service:
         try:
             async with asyncio.timeout(wait.total_seconds()):
                 while (turn := session.turn(first)) is not None and turn.state != "waiting":
-                    await feed.changed()
+                    seen = feed.version
                     session = await self.get(ref)
+                    if session.turn(first) == turn:
+                        await feed.changed(seen)
         except TimeoutError:
             session = await self.get(ref)
         finally:

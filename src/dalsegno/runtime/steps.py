@@ -1,6 +1,7 @@
 """A model's step: what it says goes out as it comes and into the log once it is whole."""
 
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncGenerator, Callable, Sequence
+from contextlib import aclosing
 
 from dalsegno.core import item as items
 from dalsegno.core import json
@@ -39,7 +40,7 @@ class Speaker:
         """Go on from what a dead replica published of the open step."""
         self._open = Generation(turn=self._recorder.lease.turn, base=base, carried=pieces)
 
-    async def speak(self, parts: AsyncIterator[Part], *, key: str, through: int) -> tuple[JsonObject, ...]:
+    async def speak(self, parts: AsyncGenerator[Part], *, key: str, through: int) -> tuple[JsonObject, ...]:
         """Carry one model call through: publish, then record its items and intents in one commit."""
         generation = self._open
         if generation is None:
@@ -48,16 +49,17 @@ class Speaker:
             generation.retry()
         usage: JsonObject | None = None
         last, ids = "", set(self._recorder.journal.calls)
-        async for part in parts:
-            if isinstance(part, Usage):
-                usage = add_usage(usage, part.counts)
-                continue
-            kind, text = _text_of(part)
-            if kind != last or kind == items.CALL:
-                await self._publish(generation, generation.open(self._new(kind, part, ids)))
-                last = kind
-            if text:
-                await self._publish(generation, generation.text(text))
+        async with aclosing(parts):
+            async for part in parts:
+                if isinstance(part, Usage):
+                    usage = add_usage(usage, part.counts)
+                    continue
+                kind, text = _text_of(part)
+                if kind != last or kind == items.CALL:
+                    await self._publish(generation, generation.open(self._new(kind, part, ids)))
+                    last = kind
+                if text:
+                    await self._publish(generation, generation.text(text))
         made = generation.finish()
         if isinstance(made, Diverged):
             await self._publish(generation, made)

@@ -38,8 +38,9 @@ class Stream:
         while not self._frames:
             if self._closed or self._composer.ended:
                 raise StopAsyncIteration
+            seen = self._feed.version
             if not await self._advance():
-                await self._feed.changed()
+                await self._feed.changed(seen)
         return self._frames.popleft()
 
     async def aclose(self) -> None:
@@ -74,8 +75,9 @@ class Stream:
         events = await self._log.read(self._feed.ref, after=self._composer.cursor.seq, limit=PAGE_EVENTS)
         if not events:
             # the log was erased behind the feed: its last event says so
+            seen = self._feed.version
             self._feed.refresh()
-            await self._feed.changed()
+            await self._feed.changed(seen)
         return events
 
 

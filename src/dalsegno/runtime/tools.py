@@ -14,8 +14,8 @@ from typing import assert_never
 
 import msgspec
 
+from dalsegno.core import codec, json
 from dalsegno.core import item as items
-from dalsegno.core import json
 from dalsegno.core.append import Appended, Decision, Draft, Fenced, Keep, Known, Refusal, Write, append
 from dalsegno.core.effect import DENIED, UNKNOWN, dedupe_digest, recovery
 from dalsegno.core.event import Action, ItemDone, ToolIntent, TurnWaiting
@@ -26,8 +26,9 @@ from dalsegno.core.lease import Lease
 from dalsegno.core.session import Session
 from dalsegno.core.tier import spill_output
 from dalsegno.errors import BadArguments, LeaseLost, Parked, Refused, Unavailable
-from dalsegno.ports import Blobs, Call, DidNotHappen, Happened, Log, Tool, Transactions
-from dalsegno.runtime.recorder import Recorder
+from dalsegno.ports import Blobs, Call, DidNotHappen, Happened, Tool, Transactions
+from dalsegno.runtime.patience import patiently
+from dalsegno.runtime.recorder import Recorder, Tiers
 
 log = logging.getLogger("dalsegno.tools")
 
@@ -42,9 +43,10 @@ class Outcome(msgspec.Struct, frozen=True):
 class ToolBox:
     """The tools of one turn, and the only place that runs them."""
 
-    def __init__(self, recorder: Recorder, *, log: Log, blobs: Blobs, transactions: Transactions | None) -> None:
+    def __init__(self, recorder: Recorder, *, tiers: Tiers, blobs: Blobs, transactions: Transactions | None) -> None:
         self._recorder = recorder
-        self._log = log
+        self._log = tiers.log
+        self._closing = tiers.closing
         self._blobs = blobs
         self._transactions = transactions
         self._tools: dict[str, Tool] = {}
@@ -191,13 +193,17 @@ class ToolBox:
         tool = self._tools[intent.name]
         if tool.dedupe != "session":
             return None
-        decision = await self._log.commit(self._recorder.ref, _look_up, digest=_digest(intent))
+        output = await patiently(partial(self._remembered, _digest(intent)), closing=self._closing)
+        return None if output is None else await self._record(call, Outcome(output))
+
+    async def _remembered(self, digest: bytes) -> str | None:
+        decision = await self._log.commit(self._recorder.ref, _look_up, digest=digest)
         found = None if isinstance(decision, Refusal | Fenced) else decision.result
         if found is None:
             return None
         events = await self._log.read(self._recorder.ref, after=found.seq - 1, limit=1)
-        data = msgspec.json.decode(events[0].data, type=ItemDone)
-        return await self._record(call, Outcome(str(data.item["output"])))
+        data = codec.decode(events[0])
+        return str(data.item["output"]) if isinstance(data, ItemDone) else None
 
     async def _record(self, call: JsonObject, outcome: Outcome) -> str:
         draft = await self._draft(call, outcome)

@@ -40,12 +40,12 @@ from dalsegno.core.part import add_usage
 from dalsegno.core.session import Session
 from dalsegno.core.stream import closes
 from dalsegno.errors import HandedOver, LeaseLost, Parked, Unavailable
-from dalsegno.ports import Agent, Blobs, Hot, Log, Ref, Transactions
+from dalsegno.ports import Agent, Blobs, Hot, Ref, Transactions
 from dalsegno.runtime.contexts import Contexts, turn_events
 from dalsegno.runtime.handle import Turn
-from dalsegno.runtime.hub import Hub
+from dalsegno.runtime.patience import patiently
 from dalsegno.runtime.publisher import Publisher
-from dalsegno.runtime.recorder import Recorder
+from dalsegno.runtime.recorder import Recorder, Tiers
 from dalsegno.runtime.steps import Speaker
 from dalsegno.runtime.tools import ToolBox
 
@@ -58,10 +58,9 @@ ERROR_CHARS = 2000
 class Surroundings(msgspec.Struct, frozen=True):
     """What every turn of a replica is run with."""
 
-    log: Log
+    tiers: Tiers
     hot: Hot
     blobs: Blobs
-    hub: Hub
     contexts: Contexts
     transactions: Transactions | None
     agent: Callable[[str], Agent | None]
@@ -83,7 +82,7 @@ async def run_turn(lease: Lease, session: Session, written: Sequence[Event], aro
 
     `session` is the session when the lease was taken, `written` the events of the commit that took it.
     """
-    running = await prepare(lease, session, written, around)
+    running = await patiently(partial(prepare, lease, session, written, around), closing=around.tiers.closing)
     recorder, turn = running.recorder, running.turn
     try:
         seen: int | None = -1
@@ -101,7 +100,7 @@ async def run_turn(lease: Lease, session: Session, written: Sequence[Event], aro
     except (LeaseLost, Parked) as signal:
         log.debug("turn %s of session %s: %s", lease.turn, lease.session, type(signal).__name__)
     finally:
-        around.hub.unwatch(recorder.ref)
+        around.tiers.hub.unwatch(recorder.ref)
         if not recorder.lost:
             around.contexts.give_back(recorder.ref, recorder.transcript)
     return None
@@ -113,18 +112,18 @@ async def prepare(lease: Lease, session: Session, written: Sequence[Event], arou
     """
     ref, known = Ref(lease.tenant, lease.session), written[0].seq - 1 if written else session.head
     transcript = await around.contexts.take(ref, session, before=known)
-    recorder = Recorder(lease, session, transcript, log=around.log, hub=around.hub)
+    recorder = Recorder(lease, session, transcript, tiers=around.tiers)
     if lease.turn <= known:
-        for event in await turn_events(ref, lease.turn, log=around.log, through=known):
+        for event in await turn_events(ref, lease.turn, log=around.tiers.log, through=known):
             recorder.journal.note(event)
     recorder.note(written)
-    publisher = Publisher(lease, hot=around.hot, hub=around.hub, on_lost=recorder.lose)
-    tools = ToolBox(recorder, log=around.log, blobs=around.blobs, transactions=around.transactions)
+    publisher = Publisher(lease, hot=around.hot, hub=around.tiers.hub, on_lost=recorder.lose)
+    tools = ToolBox(recorder, tiers=around.tiers, blobs=around.blobs, transactions=around.transactions)
     speaker = Speaker(recorder, publisher, intent=tools.intent)
     if lease.orphaned:
         await adopt(recorder, speaker, around)
     turn = Turn(recorder, speaker, tools, blobs=around.blobs, draining=around.draining)
-    around.hub.watch(ref, recorder.poke)
+    around.tiers.hub.watch(ref, recorder.poke)
     shorten(recorder, speaker, around.context_limit_bytes)
     return Running(recorder, speaker, turn)
 
@@ -137,7 +136,7 @@ async def adopt(recorder: Recorder, speaker: Speaker, around: Surroundings) -> N
     except Unavailable:
         shown = None
     if shown is not None and shown.pieces and shown.base <= recorder.head:
-        after = await around.log.read(recorder.ref, after=shown.base)
+        after = await around.tiers.log.read(recorder.ref, after=shown.base)
         if not any(closes(event) for event in after):
             speaker.adopt(shown.base, shown.pieces)
             carried = shown.pieces[-1].end

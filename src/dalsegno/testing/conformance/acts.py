@@ -9,7 +9,16 @@ from typing import TypeVar
 from dalsegno.core.admit import Admission, Admitted, admit
 from dalsegno.core.append import Appended, Decide, Decision, Draft, Known, Refusal, Then, Write, append, record
 from dalsegno.core.claim import Claimed
-from dalsegno.core.event import Action, Data, Event, ItemDone, SessionCreated, SessionDeleted, TurnCompleted, TurnWaiting
+from dalsegno.core.event import (
+    Action,
+    Data,
+    Event,
+    ItemDone,
+    SessionCreated,
+    SessionDeleted,
+    TurnCompleted,
+    TurnWaiting,
+)
 from dalsegno.core.input import Input, Message, key_for
 from dalsegno.core.item import message
 from dalsegno.core.lease import Lease

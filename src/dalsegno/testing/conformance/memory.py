@@ -4,6 +4,8 @@ import asyncio
 from collections.abc import Callable, Sequence
 from datetime import timedelta
 
+import msgspec
+
 from dalsegno.ports import Blobs, Hot, Ref, Transaction, Warm
 from dalsegno.stores.memory import MemoryBlobs, MemoryCache, MemoryDatabase, MemoryHot, MemoryLog
 from dalsegno.testing.conformance.worlds import Shared
@@ -59,9 +61,7 @@ class MemoryWorld:
     own_thread = False
     endings = ("commit", "COMMIT", "rollback")
 
-    def __init__(
-        self, *, database: type[MemoryDatabase] = MemoryDatabase, handle: type[MemoryLog] = MemoryLog
-    ) -> None:
+    def __init__(self, *, database: type[MemoryDatabase] = MemoryDatabase, handle: type[MemoryLog] = MemoryLog) -> None:
         self._time = Time()
         self._database = database(seconds=self._time.seconds, unix_ms=self._time.unix_ms)
         self._handle = handle
@@ -122,7 +122,7 @@ class MemoryWorld:
 
     async def look(self, name: str) -> int | None:
         content = self._database.scratch.get(name)
-        return None if content is None else content[0]
+        return None if content is None else msgspec.msgpack.decode(content, type=int)
 
 
 class MemoryHotWorld:
