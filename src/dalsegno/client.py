@@ -5,7 +5,7 @@
         async for event in session.run("hi"):
             print(event.type, event.data)
 
-JSON objects are those of the API reference. What may pass is tried again, on the next replica (`Retry`). What is raised:
+JSON objects are as in the API reference. What may pass is tried again, on the next replica (`Retry`). What is raised:
 
     DalsegnoError
     └── ClientError           `outcome`: was anything applied; `key`: repeat an input under it, and nothing is doubled
@@ -19,7 +19,7 @@ import random
 import re
 import time
 import uuid
-from collections.abc import AsyncGenerator, Iterator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Mapping, Sequence
 from contextlib import aclosing, asynccontextmanager
 from datetime import timedelta
 from typing import Any, Literal, Self, TypeAlias, TypeVar
@@ -42,9 +42,9 @@ TERMINAL = frozenset({"turn.completed", "turn.failed", "turn.cancelled"})
 
 
 class ClientError(DalsegnoError):
-    """What this module raises. `passing`: the same request may do better later."""
+    """What this module raises. `passing`: the same request may do better later, `everywhere`: but at no other replica."""
 
-    passing, key, retry_after = False, "", timedelta(0)
+    passing, everywhere, key, retry_after = False, False, "", timedelta(0)
 
     def __init__(self, detail: str, *, outcome: Outcome = "unknown") -> None:
         super().__init__(detail)
@@ -56,7 +56,8 @@ class ApiError(ClientError):
 
     def __init__(self, status: int, code: str, detail: str, outcome: Outcome) -> None:
         super().__init__(f"{status} {code}: {detail}", outcome=outcome)
-        self.status, self.code, self.detail, self.passing = status, code, detail, status == 429 or status >= 500
+        self.status, self.code, self.detail = status, code, detail
+        self.passing, self.everywhere = status == 429 or status >= 500, status == 429
 
 
 class Unreachable(ClientError):
@@ -80,7 +81,7 @@ class TurnNotCompleted(ClientError):
 class Retry(msgspec.Struct, frozen=True, kw_only=True):
     """Every replica is asked `rounds` times; pauses are random up to `base` at first, up to `longest` at last.
 
-    A `Retry-After` beyond `longest` is raised. A stream silent for `idle` is dead: the server's never are for over 15 s.
+    A `Retry-After` beyond `longest` is raised. A stream that is silent for `idle` is dead: a live one speaks every 15 s.
     """
 
     rounds: int = 10
@@ -180,9 +181,10 @@ class Client:
     ) -> None:
         headers = {"authorization": f"Bearer {api_key}"} if api_key else {}
         limits = httpx2.Limits(max_connections=None, keepalive_expiry=4)  # servers close idle connections after 5 s
-        self._http = httpx2.AsyncClient(headers=headers, limits=limits, timeout=timeout.total_seconds())
-        self._fleet = _Fleet(self._http, [url] if isinstance(url, str) else url, retry or Retry())
-        self.sessions = Sessions(self._fleet)
+        self._http = httpx2.AsyncClient(headers=headers, limits=limits)
+        self._urls = [each.rstrip("/") for each in ([url] if isinstance(url, str) else url)]
+        self._replica, self._timeout, self._retry = 0, timeout, retry or Retry()
+        self.sessions = Sessions(self)
 
     async def __aenter__(self) -> Self:
         return self
@@ -192,43 +194,38 @@ class Client:
 
     def session(self, id: str) -> "SessionHandle":
         """The session of that id; nothing is asked yet."""
-        return SessionHandle(self._fleet, id)
+        return SessionHandle(self, id)
 
-
-class _Fleet:
-    """Replicas, any of which will do. `replica` counts on as one after the other fails."""
-
-    def __init__(self, http: httpx2.AsyncClient, urls: Sequence[str], retry: Retry) -> None:
-        self._http, self._urls, self.retry, self.replica = http, [url.rstrip("/") for url in urls], retry, 0
-
-    async def request(self, method: str, path: str, **options: Any) -> bytes:
+    async def _request(self, method: str, path: str, **options: Any) -> bytes:
         """The body of an answer. Asked for again only where that is harmless: not with a POST that has no key."""
         harmless = method != "POST" or "idempotency-key" in options.get("headers", {})
         failures, unsure = 0, False
         while True:
-            tried = self.replica
+            tried = self._replica
             try:
-                async with self.attempt(tried, method, path, **options) as answer:
+                async with self._attempt(tried, method, path, **options) as answer:
                     return await answer.aread()
             except ClientError as error:
                 failures, unsure = failures + 1, unsure or error.outcome == "unknown"
                 error.outcome = "unknown" if unsure else "not_applied"
                 error.passing = error.passing and (harmless or not unsure)
-                await self.leave(tried, failures, error)
+                await self._leave(tried, failures, error)
 
-    async def pages(self, path: str, query: Json) -> AsyncGenerator[Json, None]:
+    async def _pages(self, path: str, query: Json) -> AsyncGenerator[Json, None]:
         """The entries of a list, page by page."""
-        page: Json = {"next": query.get("after", "")}
+        page: Json = {"next": ""}
         while page["next"] is not None:
-            page = _read(await self.request("GET", path, params={**query, "after": page["next"]}), Json)
+            page = _read(await self._request("GET", path, params=query), Json)
+            query = {**query, "after": page["next"]}
             for entry in page["data"]:
                 yield entry
 
     @asynccontextmanager
-    async def attempt(self, replica: int, method: str, path: str, **options: Any) -> AsyncGenerator[httpx2.Response, None]:
+    async def _attempt(self, replica: int, method: str, path: str, **options: Any) -> AsyncIterator[httpx2.Response]:
         """Ask one replica once. What goes wrong until its answer is read is a `ClientError`."""
-        url = f"{self._urls[replica % len(self._urls)]}/v1/{path}"
-        request = self._http.build_request(method, url, **options)
+        url, silence = f"{self._urls[replica % len(self._urls)]}/v1/{path}", options.pop("silence", self._timeout)
+        timeout = httpx2.Timeout(silence.total_seconds(), connect=min(5, self._timeout.total_seconds()))
+        request = self._http.build_request(method, url, timeout=timeout, **options)
         try:
             async with aclosing(await self._http.send(request, stream=True)) as answer:
                 if not answer.is_success:
@@ -239,22 +236,22 @@ class _Fleet:
         except (httpx2.NetworkError, httpx2.TimeoutException, httpx2.RemoteProtocolError) as error:
             raise Unreachable(f"no whole answer from {url}: {error!r}") from error
 
-    async def leave(self, replica: int, failures: int, error: ClientError) -> None:
+    async def _leave(self, replica: int, failures: int, error: ClientError) -> None:
         """Pause, and let the next replica be asked. Raises `error` where that is pointless or was done often enough."""
-        self.replica, retry = replica + 1, self.retry
-        rounds, rest = divmod(failures, len(self._urls))
-        asked = timedelta(0) if rest else error.retry_after  # that one replica is busy does not concern the others
-        if not error.passing or rounds >= retry.rounds or asked > retry.longest:
+        self._replica, retry = replica + 1, self._retry
+        rounds, others = divmod(failures, len(self._urls))
+        busy = error.retry_after if not others or error.everywhere else timedelta(0)
+        if not error.passing or rounds >= retry.rounds or busy > retry.longest:
             raise error
         bound = min(retry.longest, retry.base * 2 ** min(rounds, 20))
-        await anyio.sleep((asked + bound * random.random()).total_seconds())
+        await anyio.sleep((busy + bound * random.random()).total_seconds())
 
 
 class Sessions:
     """All sessions of a tenant."""
 
-    def __init__(self, fleet: _Fleet) -> None:
-        self._fleet = fleet
+    def __init__(self, client: Client) -> None:
+        self._client = client
 
     async def create(
         self, *, id: str | None = None, agent: str | None = None, user: str | None = None, metadata: Json | None = None
@@ -262,67 +259,68 @@ class Sessions:
         """A new session. Unless you name it, it is named here: so asking for it twice cannot make two."""
         body = _given(id=id or _uuid7(), agent=agent, user=user, metadata=metadata)
         try:
-            await self._fleet.request("POST", "sessions", json=body, headers={"idempotency-key": body["id"]})
+            await self._client._request("POST", "sessions", json=body, headers={"idempotency-key": body["id"]})
         except ApiError as error:
             if error.status != 409 or error.outcome != "unknown":  # else an attempt whose answer was lost made it
                 raise
-        return SessionHandle(self._fleet, body["id"])
+        return SessionHandle(self._client, body["id"])
 
     def list(
         self, *, status: str | None = None, user: str | None = None, metadata: Mapping[str, str] | None = None
     ) -> AsyncGenerator[Json, None]:
         """The sessions that match, in order of id; asks for a page at a time."""
         wanted = {f"metadata.{name}": value for name, value in (metadata or {}).items()}
-        return self._fleet.pages("sessions", _given(status=status, user=user, **wanted))
+        return self._client._pages("sessions", _given(status=status, user=user, **wanted))
 
     async def import_(self, ndjson: bytes) -> "SessionHandle":
         """The session that was exported. `Unreachable` with outcome `unknown`: look whether it is there."""
         headers = {"content-type": "application/x-ndjson"}
-        made = _read(await self._fleet.request("POST", "sessions", content=ndjson, headers=headers), Json)
-        return SessionHandle(self._fleet, made["id"])
+        made = _read(await self._client._request("POST", "sessions", content=ndjson, headers=headers), Json)
+        return SessionHandle(self._client, made["id"])
 
 
 class SessionHandle:
     """One session. Each input has an idempotency key: however often it is sent, it is said once."""
 
-    def __init__(self, fleet: _Fleet, id: str) -> None:
-        self.id, self._fleet, self._path = id, fleet, f"sessions/{quote(id, safe='')}"
+    def __init__(self, client: Client, id: str) -> None:
+        self.id, self._client, self._path = id, client, f"sessions/{quote(id, safe='')}"
 
     async def get(self) -> Json:
         """The session as it is now."""
-        return _read(await self._fleet.request("GET", self._path), Json)
+        return _read(await self._client._request("GET", self._path), Json)
 
     async def update(self, metadata: Json, *, if_head: int | None = None) -> Json:
         """Set the metadata; with `if_head` only while that is the head, else `ApiError` 412."""
         headers = {} if if_head is None else {"if-match": f'"{if_head}"'}
-        return _read(await self._fleet.request("PATCH", self._path, json={"metadata": metadata}, headers=headers), Json)
+        return _read(
+            await self._client._request("PATCH", self._path, json={"metadata": metadata}, headers=headers), Json
+        )
 
     async def delete(self) -> None:
         """Delete the session and everything that belongs to it."""
         try:
-            await self._fleet.request("DELETE", self._path)
+            await self._client._request("DELETE", self._path)
         except ApiError as error:
             if error.status != 404 or error.outcome != "unknown":  # else an attempt whose answer was lost did it
                 raise
 
     async def fork(self, *, at: int | None = None) -> "SessionHandle":
         """A new session with this one's history up to event `at`. After outcome `unknown` there may be one more."""
-        made = _read(await self._fleet.request("POST", f"{self._path}/fork", json=_given(at=at)), Json)
-        return SessionHandle(self._fleet, made["id"])
+        made = _read(await self._client._request("POST", f"{self._path}/fork", json=_given(at=at)), Json)
+        return SessionHandle(self._client, made["id"])
 
     def items(self) -> AsyncGenerator[Json, None]:
         """The conversation, item by item; asks for a page at a time."""
-        return self._fleet.pages(f"{self._path}/items", {})
+        return self._client._pages(f"{self._path}/items", {})
 
     async def turn(self, id: str, *, wait: timedelta = timedelta(0)) -> Json:
         """The turn when it has ended, or as it is after `wait`."""
-        path, timeout = f"{self._path}/turns/{quote(id, safe='')}", wait + timedelta(seconds=30)
-        options = {"params": {"wait": int(wait.total_seconds())}, "timeout": timeout.total_seconds()}
-        return _read(await self._fleet.request("GET", path, **options), Json)
+        options = {"params": {"wait": int(wait.total_seconds())}, "silence": wait + self._client._timeout}
+        return _read(await self._client._request("GET", f"{self._path}/turns/{quote(id, safe='')}", **options), Json)
 
     async def export(self) -> bytes:
         """The whole log, as `Sessions.import_` takes it."""
-        return await self._fleet.request("GET", f"{self._path}/events", headers={"accept": "application/x-ndjson"})
+        return await self._client._request("GET", f"{self._path}/events", headers={"accept": "application/x-ndjson"})
 
     async def send(self, content: str | list[Json], *, on_busy: OnBusy = "queue", key: str | None = None) -> Receipt:
         """Say a text, or items. Choose the `key` yourself to be able to repeat it after this process has died."""
@@ -349,7 +347,7 @@ class SessionHandle:
         key = key or str(uuid.uuid4())
         headers = {"idempotency-key": key}
         try:
-            answer = await self._fleet.request("POST", f"{self._path}/inputs", json=_given(**said), headers=headers)
+            answer = await self._client._request("POST", f"{self._path}/inputs", json=_given(**said), headers=headers)
         except ClientError as error:
             error.key = key
             raise
@@ -360,22 +358,110 @@ class SessionHandle:
 
         Ends after `turn`'s terminal event or `session.deleted`, else never: leave it with `contextlib.aclosing`.
         """
-        after = (await self.get())["head"] if after is None else after
-        place, failures, query, headers = _place(str(after)), 0, _given(after=after, turn=turn), dict[str, str]()
+        after = str((await self.get())["head"] if after is None else after)
+        place, failures, query, headers = (
+            _place(after),
+            0,
+            _given(after=after, turn=turn),
+            {"accept": "text/event-stream"},
+        )
         while True:
-            tried = self._fleet.replica
+            tried = self._client._replica
             try:
-                async with aclosing(self._listen(tried, query, headers)) as events:
-                    async for event in events:
+                async with aclosing(self._listen(tried, query, headers)) as signs:
+                    async for event in signs:
                         failures = 0
                         if event is not None:
                             place, headers["last-event-id"] = _follow(event, place, turn), event.id
                             yield event
-                        if event is not None and event.type == "session.deleted" or event.type in TERMINAL and event.turn==turn: return
+                            if event.type == "session.deleted" or (event.type in TERMINAL and event.turn == turn):
+                                return
                 return
             except ClientError as error:
                 failures += 1
-                await self._fleet.leave(tried, failures, error)
+                await self._client._leave(tried, failures, error)
 
     async def _listen(self, replica: int, query: Json, headers: Json) -> AsyncGenerator[Event | None, None]:
-        """What one replica streams, and None for signs of life when it has gone well for a while."""
+        """What one replica streams, with None for signs of life once it has lasted. Returns if nothing can follow."""
+        retry, parser, opened = self._client._retry, SseParser(), anyio.current_time()
+        options = {"params": query, "headers": headers, "silence": retry.idle}
+        async with self._client._attempt(replica, "GET", f"{self._path}/events", **options) as answer:
+            if answer.status_code == 204:
+                return
+            async with aclosing(answer.aiter_bytes()) as chunks:
+                async for chunk in chunks:
+                    if anyio.current_time() - opened > retry.longest.total_seconds():
+                        yield None
+                    for cursor, data in parser.feed(chunk):
+                        yield msgspec.structs.replace(_read(data, Event), id=cursor)
+        raise Unreachable("the stream ended before its turn did")
+
+    async def run(
+        self, content: str | list[Json], *, on_busy: OnBusy = "queue", key: str | None = None
+    ) -> AsyncGenerator[Event, None]:
+        """`send`, then `stream` the events of the turn until its terminal one."""
+        receipt = await self.send(content, on_busy=on_busy, key=key)
+        async with aclosing(self.stream(after=receipt.seq - 1, turn=receipt.turn)) as events:
+            async for event in events:
+                yield event
+
+    async def ask(self, content: str | list[Json], *, on_busy: OnBusy = "queue", key: str | None = None) -> str:
+        """`run`, then the last message's text. Raises `TurnNotCompleted` also when the turn waits for somebody."""
+        text = ""
+        async with aclosing(self.run(content, on_busy=on_busy, key=key)) as events:
+            async for event in events:
+                item = event.data.get("item", {})
+                if event.type == "item.done" and item.get("role") == "assistant":
+                    text = text_of(item)
+                waits = event.type == "turn.waiting" and (await self.turn(str(event.turn)))["status"] == "waiting"
+                if waits or event.type in ("turn.failed", "turn.cancelled", "session.deleted"):
+                    raise TurnNotCompleted(event)
+        return text
+
+
+def _read(body: bytes, kind: type[T]) -> T:
+    try:
+        return msgspec.json.decode(body, type=kind)
+    except msgspec.DecodeError as error:
+        raise ContractBroken(f"not {kind}: {error}: {body[:200]!r}") from error
+
+
+def _refusal(answer: httpx2.Response, body: bytes) -> ApiError:
+    try:
+        problem = msgspec.json.decode(body, type=Json)
+    except msgspec.DecodeError:  # from something in between
+        problem = {}
+    status, wait = answer.status_code, answer.headers.get("retry-after", "")
+    code, detail = problem.get("code", f"http_{status}"), problem.get("detail", answer.reason_phrase)
+    outcome = problem.get("outcome", "unknown" if status >= 500 else "not_applied")
+    error = ApiError(status, code, detail, "not_applied" if outcome == "not_applied" else "unknown")
+    error.passing = error.passing and answer.headers.get("x-should-retry") != "false"
+    error.retry_after = timedelta(seconds=int(wait)) if re.fullmatch("[0-9]{1,6}", wait) else timedelta(0)
+    return error
+
+
+def _given(**fields: Any) -> Json:
+    return {name: value for name, value in fields.items() if value is not None}
+
+
+def _uuid7() -> str:
+    bits = (time.time_ns() // 10**6) << 80 | (uuid.uuid4().int & (1 << 80) - 1)
+    return str(uuid.UUID(int=bits ^ (4 ^ 7) << 76))  # the version is all that the rest of a uuid4 has to change
+
+
+def _place(cursor: str) -> tuple[int, int]:
+    seq, _, offset = cursor.partition(".")
+    return int(seq), int(offset or 0)
+
+
+def _follow(event: Event, place: tuple[int, int], turn: str | None) -> tuple[int, int]:
+    """Where the stream stands after the event. Raises `ContractBroken` if it was here before, or one before it was not."""
+    try:
+        there = _place(event.id)
+    except ValueError as error:
+        raise ContractBroken(f"{event} has no cursor for an id") from error
+    new = there > place or (there == place and event.type == "item.dropped")  # the one that leaves the cursor alone
+    numbered = event.seq in (None, there[0]) and (turn is not None or there[0] - place[0] == (event.seq is not None))
+    if not new or not numbered:
+        raise ContractBroken(f"{event} cannot come after {place}")
+    return there

@@ -72,6 +72,21 @@ Decide: TypeAlias = Callable[[Session | None, Known | None, int], Decision[R]]
 Then = Literal["hold", "release", "take"]
 
 
+class Expect(msgspec.Struct, frozen=True):
+    """What a writer takes for granted; where it is not so, nothing is written.
+
+    `last` is the last event that was written for the turn under any lease: otherwise `behind`, which is how a writer
+    whose answer was lost learns that its write had arrived. `seen` is the last event that the agent was shown: an end
+    is refused as `unread` when a message has joined the turn since. None takes nothing for granted.
+    """
+
+    last: int | None = None
+    seen: int | None = None
+
+
+ANYTHING = Expect()
+
+
 class Appended(msgspec.Struct, frozen=True):
     """The session after an append, and the lease that is held from here on (none after a release)."""
 
@@ -99,20 +114,21 @@ def append(
     lease: Lease,
     drafts: Sequence[Draft],
     then: Then = "hold",
-    seen: int | None = None,
+    expect: Expect = ANYTHING,
 ) -> Decision[Appended]:
     """What a replica writes for the turn it holds.
 
     `then` says what becomes of the lease: `hold` it, `release` it, or after the turn's end `take` the session's next
-    turn in the same commit. `seen` is the last event the agent was shown: an end is refused with `unread` when a
-    message has joined the turn since. A cancel that is in the log before the end decides how the turn ends.
+    turn in the same commit. A cancel that is in the log before the end decides how the turn ends.
     """
     if session is None or session.deleted or session.epoch != lease.epoch or session.owner != lease.owner:
         return Fenced()
     turn = session.turn(lease.turn)
     if turn is None:
         return Fenced()
-    if seen is not None and turn.steer > seen and not turn.cancel:
+    if expect.last is not None and turn.last != expect.last:
+        return Refusal("behind", f"the turn was last written to at {turn.last}")
+    if expect.seen is not None and turn.steer > expect.seen and not turn.cancel:
         return Refusal("unread", f"a message joined the turn at {turn.steer}")
     session, events = record(session, [_settle(draft, turn) for draft in drafts], now)
     keys = tuple(

@@ -102,8 +102,6 @@ def apply(session: Session, event: Event, data: Data | Unknown) -> Session:
         raise Unreadable(f"session {session.id}: event {event.seq} follows {session.head}")
     session = replace(session, head=event.seq, updated_at=event.at)
     match data:
-        case ItemDone() | ToolIntent():
-            return session
         case SessionCreated():
             return replace(
                 session,
@@ -120,8 +118,17 @@ def apply(session: Session, event: Event, data: Data | Unknown) -> Session:
         case TurnCreated():
             return replace(session, open=(*session.open, OpenTurn(first=event.seq)))
         case ContextSummarized():
-            return replace(session, through=data.through, summary=event.seq)
-        case TurnInput() | TurnStarted() | TurnWaiting() | TurnCompleted() | TurnFailed() | TurnCancelled():
+            return _apply_to_turn(replace(session, through=data.through, summary=event.seq), event, data)
+        case (
+            ItemDone()
+            | ToolIntent()
+            | TurnInput()
+            | TurnStarted()
+            | TurnWaiting()
+            | TurnCompleted()
+            | TurnFailed()
+            | TurnCancelled()
+        ):
             return _apply_to_turn(session, event, data)
         case Unknown():
             return session
@@ -129,7 +136,17 @@ def apply(session: Session, event: Event, data: Data | Unknown) -> Session:
             assert_never(data)
 
 
-TurnData = TurnInput | TurnStarted | TurnWaiting | TurnCompleted | TurnFailed | TurnCancelled
+TurnData = (
+    TurnInput
+    | TurnStarted
+    | TurnWaiting
+    | TurnCompleted
+    | TurnFailed
+    | TurnCancelled
+    | ItemDone
+    | ToolIntent
+    | ContextSummarized
+)
 
 
 def _apply_to_turn(session: Session, event: Event, data: TurnData) -> Session:
@@ -141,15 +158,16 @@ def _apply_to_turn(session: Session, event: Event, data: TurnData) -> Session:
         hidden = (turn.first,) if isinstance(data, TurnCancelled) and data.hidden else ()
         left = tuple(other for other in session.open if other is not turn)
         return replace(session, open=left, hidden=session.hidden + hidden)
-    if isinstance(data, TurnStarted):
-        turn = replace(turn, attempt=data.attempt, actions=())
+    if isinstance(data, TurnInput):
+        changed = _hear(turn, event.seq, data)
+    elif isinstance(data, TurnStarted):
+        changed = replace(turn, state=state, last=event.seq, attempt=data.attempt, actions=())
         session = replace(session, epoch=max(session.epoch, data.epoch))
     elif isinstance(data, TurnWaiting):
-        turn = replace(turn, actions=data.actions)
-    elif isinstance(data, TurnInput):
-        turn = _hear(turn, event.seq, data)
-    turn = replace(turn, state=state)
-    return replace(session, open=tuple(turn if other.first == turn.first else other for other in session.open))
+        changed = replace(turn, state=state, last=event.seq, actions=data.actions)
+    else:
+        changed = replace(turn, last=event.seq)
+    return replace(session, open=tuple(changed if other is turn else other for other in session.open))
 
 
 def _hear(turn: OpenTurn, seq: int, data: TurnInput) -> OpenTurn:

@@ -49,7 +49,8 @@ class OpenTurn(msgspec.Struct, frozen=True, omit_defaults=True):
     """A turn without an end yet. `first` is the `seq` of its `turn.created`.
 
     `attempt` counts starts: one more for each that ended in the death of its replica. `cancel` names who asked to stop
-    it, `hide` whether it is also to leave the context, `steer` is the `seq` of the last message that joined it.
+    it, `hide` whether it is also to leave the context, `steer` is the `seq` of the last message that joined it, `last`
+    that of the last event that a replica wrote for it.
     """
 
     first: int
@@ -58,6 +59,7 @@ class OpenTurn(msgspec.Struct, frozen=True, omit_defaults=True):
     cancel: str = ""
     hide: bool = False
     steer: int = 0
+    last: int = 0
     actions: tuple[Action, ...] = ()
 
 

@@ -5,11 +5,12 @@ the agent's next real pause, so that an answer and the turn's end are one commit
 """
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
+from functools import partial
 
 import msgspec
 
-from dalsegno.core.append import Appended, Decide, Decision, Draft, Fenced, Known, Refusal, Then, append
+from dalsegno.core.append import Appended, Decide, Decision, Draft, Expect, Fenced, Known, Refusal, Then, append
 from dalsegno.core.context import Transcript
 from dalsegno.core.event import Event
 from dalsegno.core.lease import Lease
@@ -24,12 +25,19 @@ READ_EVENTS = 500
 CLIENT_EVENTS = frozenset({"turn.created", "turn.input", "session.updated", "session.deleted"})
 
 
+TheirCommit = Callable[[Decide[Appended]], Awaitable[Decision[Appended]]]
+
+
 class Tiers(msgspec.Struct, frozen=True):
-    """What a turn is written to and announced on; `closing` says that this replica is going away."""
+    """What a turn is written to and announced on.
+
+    `closing` says that this replica is going away; `doubt` is told that the answer to a commit was lost.
+    """
 
     log: Log
     hub: Hub
     closing: Callable[[], bool]
+    doubt: Callable[[], None]
 
 
 class Recorder:
@@ -42,9 +50,12 @@ class Recorder:
         self.transcript = transcript
         self.journal = Journal()
         self.lost = False
+        self.last = 0
+        """The last event that was written for the turn, under this lease or an earlier one."""
         self.on_news: Callable[[], None] = _nothing
         self._log = tiers.log
         self._hub = tiers.hub
+        self._doubt = tiers.doubt
         self._closing = tiers.closing
         self._lock = asyncio.Lock()
         self._queue: list[Draft] = []
@@ -56,17 +67,21 @@ class Recorder:
         """The last event that this turn knows."""
         return self.transcript.head
 
+    def recall(self, events: Sequence[Event]) -> None:
+        """What the transcript has already: the turn's own events, for the journal."""
+        for event in events:
+            self.journal.note(event)
+            if event.type not in CLIENT_EVENTS:
+                self.last = event.seq
+
     def note(self, events: Sequence[Event]) -> None:
         """Fold events in, in `seq` order; known ones are passed over."""
-        news = False
-        for event in events:
-            if event.seq <= self.transcript.head:
-                continue
+        fresh = [event for event in events if event.seq > self.transcript.head]
+        for event in fresh:
             self.transcript.add(event)
-            if event.turn == self.lease.turn:
-                self.journal.note(event)
-                news = news or event.type == "turn.input"
-        if news:
+        mine = [event for event in fresh if event.turn == self.lease.turn]
+        self.recall(mine)
+        if any(event.type == "turn.input" for event in mine):
             self.on_news()
 
     def poke(self, head: int | None = None) -> None:
@@ -109,62 +124,63 @@ class Recorder:
             if then == "hold" and not self._queue:
                 return Appended(self.session, self.lease, ())
             batch, self._queue = self._queue, []
-
-            def decide(session: Session | None, known: Known | None, now: int) -> Decision[Appended]:
-                return append(session, now, lease=self.lease, drafts=batch, then=then, seen=seen)
-
-            appended = await whole(self._commit(decide, batch, then))
+            appended = await whole(self._write(batch, then, seen))
             if appended is None:
                 self._queue = batch[: len(batch) - len(drafts)]
                 self._stale = True
             return appended
 
-    async def _commit(self, decide: Decide[Appended], batch: Sequence[Draft], then: Then) -> Appended | None:
+    async def append_with(self, commit: TheirCommit, draft: Draft) -> None:
+        """Write a draft through a commit of the caller's own, once: a tool's transaction. Raises `Unavailable`."""
+        async with self._lock:
+            if self.lost:
+                raise LeaseLost
+            await self._take_in(await commit(partial(self._decide, drafts=[draft], then="hold", seen=None)))
+
+    async def _write(self, batch: Sequence[Draft], then: Then, seen: int | None) -> Appended | None:
+        decide = partial(self._decide, drafts=batch, then=then, seen=seen)
         pauses = iter(PAUSES_SECONDS)
         while True:
             try:
                 decision = await self._log.commit(self.ref, decide)
             except Unavailable as error:
-                arrived = await self._arrived(then) if error.outcome == "unknown" and batch else None
-                if arrived is not None:
-                    return arrived
+                if error.outcome == "unknown":
+                    self._doubt()
                 if self._closing():
                     raise self._lost() from None
                 await asyncio.sleep(next(pauses, PAUSES_SECONDS[-1]))
-                continue
-            if isinstance(decision, Fenced):
-                raise self._lost()
-            if isinstance(decision, Refusal):
-                return None
-            events = decision.result.events
-            if events and events[0].seq > self.head + 1:
-                await patiently(self._read_on, closing=self._closing)
-            self.note(events)
-            self.session = decision.result.session
-            self._hub.announce(self.ref, self.session, events)
-            return decision.result
+            else:
+                return await self._take_in(decision)
 
-    async def _arrived(self, then: Then) -> Appended | None:
-        """What became of a commit whose answer was lost. Nobody else writes for this turn, so its own events tell."""
-        before = self.head
-        try:
-            events = await self._log.read(self.ref, after=before, limit=READ_EVENTS)
-            session = await self._log.load(self.ref)
-        except Unavailable:
-            return None
-        written = any(event.turn == self.lease.turn and event.type not in CLIENT_EVENTS for event in events)
-        if session is None or (not written and session.epoch != self.lease.epoch):
+    def _decide(
+        self,
+        session: Session | None,
+        known: Known | None,
+        now: int,
+        *,
+        drafts: Sequence[Draft],
+        then: Then,
+        seen: int | None,
+    ) -> Decision[Appended]:
+        expect = Expect(last=self.last, seen=seen)
+        return append(session, now, lease=self.lease, drafts=drafts, then=then, expect=expect)
+
+    async def _take_in(self, decision: Decision[Appended]) -> Appended | None:
+        if isinstance(decision, Fenced):
             raise self._lost()
+        if isinstance(decision, Refusal):
+            if decision.code == "unread":
+                return None
+            # the answer to an earlier try was lost, and what it would have told is this: it had been written
+            await patiently(self._read_on, closing=self._closing)
+            return Appended(self.session, self.lease, ())
+        events = decision.result.events
+        if events and events[0].seq > self.head + 1:
+            await patiently(self._read_on, closing=self._closing)
         self.note(events)
-        self.session = session
-        if not written:
-            return None
-        self._hub.announce(self.ref, session, events)
-        held: Lease | None = self.lease if then == "hold" else None
-        next_turn = session.running
-        if then == "take" and session.owner == self.lease.owner and next_turn is not None:
-            held = Lease(session.tenant, session.id, session.epoch, session.owner, next_turn.first, next_turn.attempt)
-        return Appended(session, held, ())
+        self.session = decision.result.session
+        self._hub.announce(self.ref, self.session, events)
+        return decision.result
 
     async def _read_on(self) -> None:
         while events := await self._log.read(self.ref, after=self.head, limit=READ_EVENTS):

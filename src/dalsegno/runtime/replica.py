@@ -73,7 +73,7 @@ class Replica:
         self._closing = False
         self._hub_task: asyncio.Task[None] | None = None
         self._around = Surroundings(
-            tiers=Tiers(warm, self.hub, lambda: self._closing),
+            tiers=Tiers(warm, self.hub, closing=lambda: self._closing, doubt=self._doubt),
             hot=hot,
             blobs=blobs,
             contexts=Contexts(warm),
@@ -120,7 +120,8 @@ class Replica:
         try:
             decision = await self._warm.commit(ref, partial(admit, admission=admission), digest=digest)
         except Unavailable as error:
-            self._doubtful = self._doubtful or error.outcome == "unknown"
+            if error.outcome == "unknown":
+                self._doubt()
             raise
         admitted = result_of(decision)
         if admitted.session is not None and admitted.events:
@@ -148,6 +149,10 @@ class Replica:
             self._hub_task.cancel()
             await asyncio.gather(self._hub_task, return_exceptions=True)
         await self._warm.leave()
+
+    def _doubt(self) -> None:
+        """The answer to a commit was lost: look soon which sessions are ours after all."""
+        self._doubtful = True
 
     def _run(self, lease: Lease, session: Session, written: Sequence[Event]) -> None:
         ref = Ref(lease.tenant, lease.session)
@@ -202,7 +207,8 @@ class Replica:
             try:
                 claims = await self._warm.claim(self.member.incarnation, limit=room)
             except Unavailable as error:
-                self._doubtful = self._doubtful or error.outcome == "unknown"
+                if error.outcome == "unknown":
+                    self._doubt()
                 raise
             for found in claims:
                 self._take(found)

@@ -16,16 +16,15 @@ import msgspec
 
 from dalsegno.core import codec, json
 from dalsegno.core import item as items
-from dalsegno.core.append import Appended, Decision, Draft, Fenced, Keep, Known, Refusal, Write, append
+from dalsegno.core.append import Decision, Draft, Fenced, Keep, Known, Refusal
 from dalsegno.core.effect import DENIED, UNKNOWN, dedupe_digest, recovery
 from dalsegno.core.event import Action, ItemDone, ToolIntent, TurnWaiting
 from dalsegno.core.ids import effect_key, hash16, item_id, turn_id
 from dalsegno.core.input import ToolResult
 from dalsegno.core.json import Json, JsonObject, clean_text
-from dalsegno.core.lease import Lease
-from dalsegno.core.session import Session
+from dalsegno.core.session import Session, replace
 from dalsegno.core.tier import spill_output
-from dalsegno.errors import BadArguments, LeaseLost, Parked, Refused, Unavailable
+from dalsegno.errors import BadArguments, Parked, Refused, Unavailable
 from dalsegno.ports import Blobs, Call, DidNotHappen, Happened, Tool, Transactions
 from dalsegno.runtime.patience import patiently
 from dalsegno.runtime.recorder import Recorder, Tiers
@@ -157,28 +156,24 @@ class ToolBox:
             raise
 
     async def _run_in_transaction(self, tool: Tool, call: JsonObject, arguments: JsonObject) -> Outcome | str:
+        """What the tool writes and the record of it are one commit; after doubt the record tells whether it was."""
         if self._transactions is None:
             return _failed("this store offers no transactions to tools")
-        lease, limit = self._recorder.lease, timedelta(seconds=tool.timeout_seconds)
-        try:
-            async with self._transactions.transaction(self._recorder.ref, timeout=limit) as transaction:
-                made = await _outcome(
-                    tool, msgspec.structs.replace(self._call(call, arguments), transaction=transaction)
-                )
-                if made.status != "completed":
-                    return made
-                draft = await self._draft(call, made)
-                decision = await transaction.commit(partial(_append, lease=lease, draft=draft))
-        except Unavailable as error:
-            if error.outcome == "not_applied":
-                return _failed(str(error))
-            raise
-        if isinstance(decision, Fenced):
-            raise LeaseLost
-        assert isinstance(decision, Write)
-        self._recorder.poke()
-        await self._recorder.settle()
-        return made.text
+        limit, outputs = timedelta(seconds=tool.timeout_seconds), self._recorder.journal.outputs
+        while str(call["call_id"]) not in outputs:
+            try:
+                async with self._transactions.transaction(self._recorder.ref, timeout=limit) as transaction:
+                    made = await _outcome(tool, replace(self._call(call, arguments), transaction=transaction))
+                    if made.status != "completed":
+                        return made
+                    draft = await self._draft(call, made)
+                    await self._recorder.append_with(transaction.commit, draft)
+            except Unavailable as error:
+                if error.outcome == "not_applied":
+                    return _failed(str(error))
+                self._recorder.poke()
+                await self._recorder.settle()
+        return str(outputs[str(call["call_id"])]["output"])
 
     async def _shared(self, call_id: str) -> str | None:
         """The output of an identical call that is on record, for tools that ask for it."""
@@ -288,12 +283,6 @@ def _digest(intent: ToolIntent) -> bytes:
 
 def _look_up(session: Session | None, known: Known | None, now: int) -> Decision[Known | None]:
     return Keep(known)
-
-
-def _append(
-    session: Session | None, known: Known | None, now: int, *, lease: Lease, draft: Draft
-) -> Decision[Appended]:
-    return append(session, now, lease=lease, drafts=[draft])
 
 
 async def _side_by_side(work: Sequence[Coroutine[object, object, str | Action]]) -> list[str | Action]:

@@ -114,8 +114,7 @@ async def prepare(lease: Lease, session: Session, written: Sequence[Event], arou
     transcript = await around.contexts.take(ref, session, before=known)
     recorder = Recorder(lease, session, transcript, tiers=around.tiers)
     if lease.turn <= known:
-        for event in await turn_events(ref, lease.turn, log=around.tiers.log, through=known):
-            recorder.journal.note(event)
+        recorder.recall(await turn_events(ref, lease.turn, log=around.tiers.log, through=known))
     recorder.note(written)
     publisher = Publisher(lease, hot=around.hot, hub=around.tiers.hub, on_lost=recorder.lose)
     tools = ToolBox(recorder, tiers=around.tiers, blobs=around.blobs, transactions=around.transactions)

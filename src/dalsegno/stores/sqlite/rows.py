@@ -7,7 +7,7 @@ import logging
 import re
 import sqlite3
 from collections.abc import Sequence
-from typing import Any, TypeAlias, TypeVar
+from typing import Any, NamedTuple, TypeAlias, TypeVar
 
 import msgspec
 
@@ -52,22 +52,31 @@ def unpacked(stored: bytes | str) -> str:
     return f"{digits[:8]}-{digits[8:12]}-{digits[12:16]}-{digits[16:20]}-{digits[20:]}"
 
 
-class Rows:
-    """Reads and writes rows. One instance belongs to one user at a time (a writer, or a reading thread).
+class Kept(NamedTuple):
+    """A session as it was last read or written, with what its row held: the bytes of its state decide if it still is."""
 
-    A session's folded state is kept from commit to commit beside the bytes it was decoded from. The row that a
-    transaction reads decides: only while its bytes are the same is the decoded value used again, so another process's
-    write, and a transaction that was undone, need no invalidation.
+    n: int
+    state: bytes | None
+    session: Session
+    since: int
+
+
+class Rows:
+    """Reads and writes rows. One instance belongs to one user at a time (a writer, or readers).
+
+    A session's folded state is kept from commit to commit beside the bytes it was decoded from, and decided on without
+    reading its row: the statement that writes the row has those bytes in its condition. So another process's write, and a
+    transaction that was undone, need no invalidation: nothing is written, and the decision is made again on the row.
     """
 
-    def __init__(self, *, cache: dict[int, tuple[bytes, Session]] | None = None) -> None:
+    def __init__(self, *, cache: dict[Ref, Kept] | None = None) -> None:
         sql = sqlfile.statements("sqlite")
         self._sql = sql
         self._find, self._at = sql["session_find"], sql["session_at"]
         self._add, self._set = sql["session_add"], sql["session_set"]
         self._event_add, self._event_read = sql["event_add"], sql["event_read"]
         self._key_find, self._key_add = sql["key_find"], sql["key_add"]
-        self._cache: dict[int, tuple[bytes, Session]] = {} if cache is None else cache
+        self._cache: dict[Ref, Kept] = {} if cache is None else cache
         self._keeps = cache is None
 
     def for_reading(self) -> "Rows":
@@ -78,18 +87,20 @@ class Rows:
         self, cursor: sqlite3.Cursor, ref: Ref, decide: Decide[R], digest: bytes | None, now: int
     ) -> Decision[R]:
         """Show the session to `decide` and write what it returns."""
+        kept = self._cache.get(ref)
+        if kept is not None:
+            decision = decide(kept.session, self._known(cursor, kept.n, digest), now)
+            if isinstance(decision, Write) and self._write(cursor, ref, kept, decision, now):
+                return decision
         row = cursor.execute(self._find, (ref.tenant, packed(ref.id))).fetchone()
-        session, known = None, None
-        if row is not None:
-            session = self._session(cursor, ref, row)
-            if digest is not None:
-                found = cursor.execute(self._key_find, (row[0], digest)).fetchone()
-                known = Known(*found) if found else None
-        decision = decide(session, known, now)
-        if isinstance(decision, Write):
-            if not _follows(ref, row, decision):
-                return Fenced()
-            self._write(cursor, ref, row, decision, now)
+        if row is None:
+            kept = None
+            decision = decide(None, None, now)
+        else:
+            kept = self._kept(cursor, ref, row)
+            decision = decide(kept.session, self._known(cursor, kept.n, digest), now)
+        if isinstance(decision, Write) and not self._write(cursor, ref, kept, decision, now):
+            return Fenced()
         return decision
 
     def claim(self, cursor: sqlite3.Cursor, owner: str, moment: dict[str, int]) -> list[Claimed]:
@@ -100,9 +111,9 @@ class Rows:
             try:
                 *row, tenant, stored = cursor.execute(self._at, (n,)).fetchone()
                 ref = Ref(tenant, unpacked(stored))
-                decision = claim(self._session(cursor, ref, tuple(row)), moment["now"], owner=owner)
-                if isinstance(decision, Write):
-                    self._write(cursor, ref, tuple(row), decision, moment["now"])
+                kept = self._kept(cursor, ref, tuple(row))
+                decision = claim(kept.session, moment["now"], owner=owner)
+                if isinstance(decision, Write) and self._write(cursor, ref, kept, decision, moment["now"]):
                     claimed.append(decision.result)
             except (Unreadable, sqlite3.DatabaseError) as error:
                 if isinstance(error, sqlite3.Error) and not is_damage(error):
@@ -122,7 +133,7 @@ class Rows:
     def load(self, cursor: sqlite3.Cursor, ref: Ref) -> Session | None:
         """The session as its row says."""
         row = cursor.execute(self._find, (ref.tenant, packed(ref.id))).fetchone()
-        return None if row is None else self._session(cursor, ref, row)
+        return None if row is None else self._kept(cursor, ref, row).session
 
     def read(self, cursor: sqlite3.Cursor, ref: Ref, after: int, limit: int) -> list[Event]:
         """Events after `after`. The head is read first: what it counts is there for good, so this is one prefix."""
@@ -154,7 +165,7 @@ class Rows:
                 after = stored
                 if status == DELETED or wanted not in (None, status) or query.user not in (None, user):
                     continue
-                session = self._session(cursor, Ref(tenant, unpacked(stored)), tuple(row))
+                session = self._kept(cursor, Ref(tenant, unpacked(stored)), tuple(row)).session
                 if not session.deleted and _has(session, query.metadata):
                     found.append(session)
             if len(rows) < window:
@@ -170,7 +181,7 @@ class Rows:
     def erase_some(self, cursor: sqlite3.Cursor, ref: Ref) -> int:
         """Remove some of a deleted session's events and keys, but not its last event; how many rows went."""
         row = cursor.execute(self._find, (ref.tenant, packed(ref.id))).fetchone()
-        if row is None or not self._session(cursor, ref, row).deleted:
+        if row is None or not self._kept(cursor, ref, row).session.deleted:
             return 0
         n, head = row[0], row[1]
         # Not every build of SQLite overwrites what it deletes.
@@ -179,20 +190,24 @@ class Rows:
         gone = cursor.execute(self._sql["event_erase"], (base, base | head, ERASED_AT_ONCE)).rowcount
         return gone + cursor.execute(self._sql["key_erase"], (n, n, ERASED_AT_ONCE)).rowcount
 
-    def _session(self, cursor: sqlite3.Cursor, ref: Ref, row: Row) -> Session:
-        n, head, epoch, owner, _, _, _, state = row
-        cached = self._cache.get(n)
-        if cached is not None and cached[0] == state:
-            session = cached[1]
-        else:
-            session = self._decoded(state) or self._rebuilt(cursor, ref, row)
-            self._remember(n, state, session)
-        if session.head != head:
+    def _known(self, cursor: sqlite3.Cursor, n: int, digest: bytes | None) -> Known | None:
+        if digest is None:
+            return None
+        found = cursor.execute(self._key_find, (n, digest)).fetchone()
+        return Known(*found) if found else None
+
+    def _kept(self, cursor: sqlite3.Cursor, ref: Ref, row: Row) -> Kept:
+        n, head, epoch, owner, _, _, since, state = row
+        kept = self._cache.get(ref)
+        session = kept.session if kept is not None and kept.state == state else self._decoded(state)
+        if session is None or session.head != head:
             session = self._rebuilt(cursor, ref, row)
         if session.epoch != epoch or session.owner != owner:
             # The columns are the lease.
             session = replace(session, epoch=epoch, owner=owner)
-        return session
+        kept = Kept(n, state, session, since)
+        self._keep(ref, kept)
+        return kept
 
     def _decoded(self, state: object) -> Session | None:
         """The snapshot, if it is whole and of today's version."""
@@ -225,32 +240,43 @@ class Rows:
         rows = cursor.execute(self._event_read, (base | after, base | through)).fetchall()
         return [_event(ref, row) for row in rows]
 
-    def _write(self, cursor: sqlite3.Cursor, ref: Ref, row: Row | None, write: Write[R], now: int) -> None:
-        session, events = write.session, write.events
-        n, head, epoch, owner, _, ready_at, since, _ = row or (0, 0, 0, None, 0, None, now, None)
+    def _write(self, cursor: sqlite3.Cursor, ref: Ref, kept: Kept | None, write: Write[R], now: int) -> bool:
+        """Write the decision, if it follows from the row as it is in the database; else write nothing."""
+        session = write.session
+        before = None if kept is None else kept.session
+        if not _follows(ref, before, write):
+            return False
         blob = _encode(session)
         state = codec.checksum(blob).to_bytes(4, "big") + blob
-        ready, turns = session.ready_at, session.open
-        if ready != 0 or ready_at != 0 or owner is not None:
-            since = now
+        waits = session.owner is None and session.ready_at == 0
+        waited = before is not None and before.owner is None and before.ready_at == 0
+        since = kept.since if kept is not None and waits and waited else now
         values = (
             session.head,
             session.epoch,
             session.owner,
-            turns[0].attempt if turns else 0,
-            ready,
+            session.open[0].attempt if session.open else 0,
+            session.ready_at,
             since,
             DELETED if session.deleted else STATUS[session.status],
             session.user,
             state,
         )
-        if row is None:
+        if kept is None or before is None:
             cursor.execute(self._add, (*values, ref.tenant, packed(ref.id)))
             n = cursor.lastrowid or 0
-        elif cursor.execute(self._set, (*values, n, head, epoch)).rowcount != 1:
-            raise Unreadable(f"session {ref.id}: its row changed inside a transaction")
+        else:
+            n = kept.n
+            condition = (n, before.head, before.epoch, before.owner, kept.state)
+            if cursor.execute(self._set, values + condition).rowcount != 1:
+                return False
+        self._append(cursor, n, write)
+        self._keep(ref, Kept(n, state, session, since))
+        return True
+
+    def _append(self, cursor: sqlite3.Cursor, n: int, write: Write[R]) -> None:
         base = n << 32
-        rows = [_event_row(base, event) for event in events]
+        rows = [_event_row(base, event) for event in write.events]
         if len(rows) == 1:
             cursor.execute(self._event_add, rows[0])
         elif rows:
@@ -258,23 +284,23 @@ class Rows:
         for digest, known in write.keys:
             remembered = (n, digest, known.fingerprint, known.seq, known.turn, known.status)
             cursor.execute(self._key_add, remembered)
-        self._remember(n, state, session)
 
-    def _remember(self, n: int, state: bytes, session: Session) -> None:
+    def _keep(self, ref: Ref, kept: Kept) -> None:
         cache = self._cache
-        if not self._keeps or not state or len(state) > CACHED_BYTES_MAX:
+        if not self._keeps:
             return
-        cache.pop(n, None)
-        cache[n] = (state, session)
+        cache.pop(ref, None)
+        if kept.state and len(kept.state) <= CACHED_BYTES_MAX:
+            cache[ref] = kept
         if len(cache) > CACHED_MAX:
             del cache[next(iter(cache))]
 
 
-def _follows(ref: Ref, row: Row | None, write: Write[R]) -> bool:
+def _follows(ref: Ref, before: Session | None, write: Write[R]) -> bool:
     """The condition of a write: it continues this session's log at its head, under an epoch that is not stale."""
-    head, epoch = (row[1], row[2]) if row is not None else (0, 0)
-    session, events = write.session, write.events
-    for event in events:
+    head, epoch = (0, 0) if before is None else (before.head, before.epoch)
+    session = write.session
+    for event in write.events:
         head += 1
         if event.seq != head:
             return False

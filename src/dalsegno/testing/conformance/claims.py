@@ -39,7 +39,7 @@ class ClaimCases:
         for ref in refs:
             await accept(await world.open(), ref)
         await change(log, session(3), SessionUpdated({"nothing": "to run"}))
-        claimed = await log.claim("a", limit=10)
+        claimed = sorted(await log.claim("a", limit=10), key=lambda one: one.session.id)
         assert [one.lease for one in claimed] == [Lease(ref.tenant, ref.id, 1, "a", 2, 1) for ref in refs]
         for ref, one in zip(refs, claimed, strict=True):
             assert await log.load(ref) == one.session

@@ -1,4 +1,4 @@
-"""The port `Log`: commits, numbers, keys, reads and tenants. Each test quotes the sentence of the port that it checks."""
+"""The port `Log`: commits, numbers, keys, reads and tenants. Each test quotes the promise that it checks."""
 
 import asyncio
 import itertools

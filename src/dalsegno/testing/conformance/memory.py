@@ -55,7 +55,7 @@ class Pulse:
 
 
 class MemoryWorld:
-    """A `LogWorld`, `FleetWorld` and `TransactionWorld`. `database` and `handle` are replaced by stores that are wrong."""
+    """A `LogWorld`, `FleetWorld` and `TransactionWorld`. A test of the suite gives it stores that are wrong."""
 
     ttl = timedelta(seconds=3)
     own_thread = False

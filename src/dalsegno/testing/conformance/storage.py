@@ -7,6 +7,7 @@ import pytest
 
 from dalsegno.core.append import Fenced, Refusal, Write
 from dalsegno.core.event import SessionCreated, SessionUpdated
+from dalsegno.core.json import JsonObject
 from dalsegno.core.session import Session
 from dalsegno.errors import Unreadable
 from dalsegno.ports import Log, Query
@@ -58,7 +59,9 @@ class StorageCases:
     async def test_a_session_comes_back_as_it_was_given(self, world: LogWorld) -> None:
         """Log 5, for what a listing is filtered by too."""
         log = await world.open()
-        metadata = {text: {"deep": [text, 1, 0.5, None, True]} for name, text in TEXTS.items() if len(text) < 100}
+        metadata: JsonObject = {
+            text: [{"deep": text}, 1, 0.5, None, True] for text in TEXTS.values() if len(text) < 100
+        }
         changed = await change(log, session(), SessionCreated("agent 𝄋", "user 'é'", metadata))
         assert await (await world.open()).load(session()) == changed
         assert (changed.agent, changed.user, changed.metadata) == ("agent 𝄋", "user 'é'", metadata)

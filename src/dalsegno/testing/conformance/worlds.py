@@ -1,7 +1,7 @@
 """What a backend gives the suite: a harness around an empty tier of its product, with hands behind the store's back.
 
-A test gets a world of its own. Whatever a world does besides `open` bypasses the store's own methods (raw statements, raw
-files), because a store that errs in writing may err in the same way in reading.
+A test gets a world of its own. Whatever a world does besides `open` bypasses the store's own methods (raw statements,
+raw files), because a store that errs in writing may err in the same way in reading.
 """
 
 from collections.abc import Sequence

@@ -1,0 +1,1 @@
+"""Assemble: configuration, the composition root, processes, the command line. Decides nothing about sessions."""

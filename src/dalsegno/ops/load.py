@@ -1,0 +1,144 @@
+"""TARGET → an agent: finds the module or file, takes the object, recognises what it is. Every error says what to do.
+
+What the module itself raises while it is imported is not caught: its traceback is what its author needs.
+"""
+
+import difflib
+import importlib
+import importlib.util
+import inspect
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from dalsegno.agents.plain import FunctionAgent
+from dalsegno.errors import ConfigError
+from dalsegno.ports import Agent
+
+SHAPE = "write it as `module:attr` or `file.py:attr`, for example agent.py:answer"
+SUPPORTED = "this release serves a plain `async def answer(turn)`"
+FRAMEWORKS = {"pydantic_ai": "a Pydantic AI agent", "agents": "an OpenAI Agents SDK agent", "langgraph": "a LangGraph graph"}
+ANSWER = "answer"
+
+
+def load(target: str, *, name: str = "default", folder: Path | None = None) -> Agent:
+    """The agent that `target` names, under the name that sessions ask for it by; `folder` is where to look (cwd).
+
+    Raises `ConfigError` that says what is missing and what there is instead.
+    """
+    folder = Path.cwd() if folder is None else folder
+    place, colon, attribute = target.rpartition(":")
+    if not colon or not place or not attribute:
+        raise ConfigError(f"TARGET {target!r} names no function: {SHAPE}{_offer(target, folder)}")
+    module = _from_file(place, folder) if _is_file(place) else _from_module(place, folder)
+    found: Any = module
+    for part in attribute.split("."):
+        if not hasattr(found, part):
+            raise ConfigError(f"{place} has no {attribute!r}{_alternatives(attribute, async_functions(module))}")
+        found = getattr(found, part)
+    return recognise(found, target=target, name=name)
+
+
+def recognise(found: Any, *, target: str, name: str) -> Agent:
+    """The adapter for what was found. Raises `ConfigError` for everything that no adapter knows."""
+    if isinstance(found, FunctionAgent):
+        return found
+    function = found if inspect.isroutine(found) or inspect.isclass(found) else getattr(found, "__call__", found)
+    if inspect.iscoroutinefunction(inspect.unwrap(function)):
+        _check_parameters(function, target)
+        return FunctionAgent(found, name=name)
+    raise ConfigError(_why_not(found, target))
+
+
+def async_functions(module: ModuleType) -> Sequence[str]:
+    """The names in a module that could be agents, those that were written there first."""
+    own = [
+        name
+        for name, value in vars(module).items()
+        if not name.startswith("_") and inspect.iscoroutinefunction(value) and value.__module__ == module.__name__
+    ]
+    return sorted(own)
+
+
+def _is_file(place: str) -> bool:
+    return place.endswith(".py") or "/" in place or "\\" in place
+
+
+def _from_file(place: str, folder: Path) -> ModuleType:
+    path = (folder / place).resolve()
+    if not path.is_file():
+        near = difflib.get_close_matches(path.name, _python_files(path.parent), n=1, cutoff=0.5)
+        hint = f": did you mean {path.with_name(near[0])}?" if near else f" (looked for {path})"
+        raise ConfigError(f"there is no file {place}{hint}")
+    _first_on_path(path.parent)
+    _first_on_path(folder)
+    name = path.stem if path.stem.isidentifier() and path.stem not in sys.modules else f"dalsegno_target_{path.stem}"
+    spec = importlib.util.spec_from_file_location(name, path)
+    if spec is None or spec.loader is None:
+        raise ConfigError(f"{place} is not a Python file")
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module
+    try:
+        spec.loader.exec_module(module)
+    except SyntaxError as error:
+        raise ConfigError(f"{error.filename}:{error.lineno}: {error.msg}") from error
+    except ModuleNotFoundError as error:
+        raise ConfigError(f"{place} imports {error.name!r}, which is not installed here") from error
+    return module
+
+
+def _from_module(place: str, folder: Path) -> ModuleType:
+    _first_on_path(folder)
+    try:
+        return importlib.import_module(place)
+    except SyntaxError as error:
+        raise ConfigError(f"{error.filename}:{error.lineno}: {error.msg}") from error
+    except ModuleNotFoundError as error:
+        if error.name is None or not f"{place}.".startswith(f"{error.name}."):
+            raise ConfigError(f"{place} imports {error.name!r}, which is not installed here") from error
+        names = [file.removesuffix(".py") for file in _python_files(folder)]
+        raise ConfigError(f"there is no module {place!r} in {folder} or installed{_alternatives(place, names)}") from error
+
+
+def _check_parameters(function: Any, target: str) -> None:
+    try:
+        inspect.signature(function).bind(object())
+    except TypeError as error:
+        raise ConfigError(f"{target} is called with the turn and nothing else: {error}") from None
+
+
+def _why_not(found: Any, target: str) -> str:
+    if inspect.isasyncgenfunction(found):
+        return f"{target} yields: an agent says things with `await turn.say(...)` or `turn.generate(...)`; {SUPPORTED}"
+    if inspect.isfunction(found) or inspect.ismethod(found):
+        return f"{target} is not async: write `async def {found.__name__}(turn)`"
+    package = type(found).__module__.partition(".")[0]
+    if package in FRAMEWORKS:
+        return f"{target} is {FRAMEWORKS[package]}: its adapter comes with a later release; {SUPPORTED}"
+    what = f"the class {found.__name__}" if inspect.isclass(found) else f"{type(found).__name__} value"
+    return f"{target} is {'' if inspect.isclass(found) else 'a '}{what} and no agent: {SUPPORTED}"
+
+
+def _offer(target: str, folder: Path) -> str:
+    """For a TARGET without a colon: the whole of it may be a file or module, so say how it would be written."""
+    if (folder / target).is_file() or (folder / f"{target}.py").is_file():
+        return f"; perhaps {target}:{ANSWER}"
+    return ""
+
+
+def _alternatives(wanted: str, names: Sequence[str]) -> str:
+    near = difflib.get_close_matches(wanted, names, n=1, cutoff=0.6)
+    if near:
+        return f": did you mean {near[0]!r}?"
+    return f"; there is {', '.join(names[:8])}" if names else ""
+
+
+def _python_files(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.glob("*.py")) if folder.is_dir() else []
+
+
+def _first_on_path(folder: Path) -> None:
+    if str(folder) not in sys.path:
+        sys.path.insert(0, str(folder))
