@@ -42,7 +42,7 @@ TERMINAL = frozenset({"turn.completed", "turn.failed", "turn.cancelled"})
 
 
 class ClientError(DalsegnoError):
-    """What this module raises. `passing`: the same request may do better later, `everywhere`: but at no other replica."""
+    """What this module raises. `passing`: it may do better later; `everywhere`: another replica would say the same."""
 
     passing, everywhere, key, retry_after = False, False, "", timedelta(0)
 
@@ -76,18 +76,6 @@ class TurnNotCompleted(ClientError):
     def __init__(self, event: "Event") -> None:
         super().__init__(f"{event.type} {event.turn}: {event.data}")
         self.event = event
-
-
-class Retry(msgspec.Struct, frozen=True, kw_only=True):
-    """Every replica is asked `rounds` times; pauses are random up to `base` at first, up to `longest` at last.
-
-    A `Retry-After` beyond `longest` is raised. A stream that is silent for `idle` is dead: a live one speaks every 15 s.
-    """
-
-    rounds: int = 10
-    base: timedelta = timedelta(milliseconds=200)
-    longest: timedelta = timedelta(seconds=5)
-    idle: timedelta = timedelta(seconds=40)
 
 
 class Receipt(msgspec.Struct, frozen=True):
@@ -166,6 +154,43 @@ def text_of(item: Json) -> str:
     """What an item's deltas add up to: a call's arguments, the text of anything else."""
     content = item.get("arguments") if item.get("type") == "function_call" else item.get("content")
     return content if isinstance(content, str) else "".join(part.get("text") or "" for part in content or ())
+
+
+def _place(cursor: str) -> tuple[int, int]:
+    seq, _, offset = cursor.partition(".")
+    return int(seq), int(offset or 0)
+
+
+def _follow(event: Event, place: tuple[int, int], turn: str | None) -> tuple[int, int]:
+    """Where a stream stands after the event. Raises `ContractBroken` if it came before, or one before it did not."""
+    try:
+        there = _place(event.id)
+    except ValueError as error:
+        raise ContractBroken(f"{event} has no cursor for an id") from error
+    new = there > place or (there == place and event.type == "item.dropped")  # the one that leaves the cursor alone
+    numbered = event.seq in (None, there[0]) and (turn is not None or there[0] - place[0] == (event.seq is not None))
+    if not new or not numbered:
+        raise ContractBroken(f"{event} cannot come after {place}")
+    return there
+
+
+def _read(body: bytes, kind: type[T]) -> T:
+    try:
+        return msgspec.json.decode(body, type=kind)
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise ContractBroken(f"not {kind}: {error}: {body[:200]!r}") from error
+
+
+class Retry(msgspec.Struct, frozen=True, kw_only=True):
+    """Every replica is asked `rounds` times; pauses are random up to `base` at first, up to `longest` at last.
+
+    A `Retry-After` beyond `longest` is raised. A stream silent for `idle` is dead: a live one speaks every 15 s.
+    """
+
+    rounds: int = 10
+    base: timedelta = timedelta(milliseconds=200)
+    longest: timedelta = timedelta(seconds=5)
+    idle: timedelta = timedelta(seconds=40)
 
 
 class Client:
@@ -359,12 +384,8 @@ class SessionHandle:
         Ends after `turn`'s terminal event or `session.deleted`, else never: leave it with `contextlib.aclosing`.
         """
         after = str((await self.get())["head"] if after is None else after)
-        place, failures, query, headers = (
-            _place(after),
-            0,
-            _given(after=after, turn=turn),
-            {"accept": "text/event-stream"},
-        )
+        query, headers = _given(after=after, turn=turn), {"accept": "text/event-stream"}
+        place, failures = _place(after), 0
         while True:
             tried = self._client._replica
             try:
@@ -419,17 +440,10 @@ class SessionHandle:
         return text
 
 
-def _read(body: bytes, kind: type[T]) -> T:
-    try:
-        return msgspec.json.decode(body, type=kind)
-    except msgspec.DecodeError as error:
-        raise ContractBroken(f"not {kind}: {error}: {body[:200]!r}") from error
-
-
 def _refusal(answer: httpx2.Response, body: bytes) -> ApiError:
     try:
         problem = msgspec.json.decode(body, type=Json)
-    except msgspec.DecodeError:  # from something in between
+    except (msgspec.DecodeError, UnicodeDecodeError):  # from something in between
         problem = {}
     status, wait = answer.status_code, answer.headers.get("retry-after", "")
     code, detail = problem.get("code", f"http_{status}"), problem.get("detail", answer.reason_phrase)
@@ -447,21 +461,3 @@ def _given(**fields: Any) -> Json:
 def _uuid7() -> str:
     bits = (time.time_ns() // 10**6) << 80 | (uuid.uuid4().int & (1 << 80) - 1)
     return str(uuid.UUID(int=bits ^ (4 ^ 7) << 76))  # the version is all that the rest of a uuid4 has to change
-
-
-def _place(cursor: str) -> tuple[int, int]:
-    seq, _, offset = cursor.partition(".")
-    return int(seq), int(offset or 0)
-
-
-def _follow(event: Event, place: tuple[int, int], turn: str | None) -> tuple[int, int]:
-    """Where the stream stands after the event. Raises `ContractBroken` if it was here before, or one before it was not."""
-    try:
-        there = _place(event.id)
-    except ValueError as error:
-        raise ContractBroken(f"{event} has no cursor for an id") from error
-    new = there > place or (there == place and event.type == "item.dropped")  # the one that leaves the cursor alone
-    numbered = event.seq in (None, there[0]) and (turn is not None or there[0] - place[0] == (event.seq is not None))
-    if not new or not numbered:
-        raise ContractBroken(f"{event} cannot come after {place}")
-    return there

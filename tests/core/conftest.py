@@ -2,6 +2,6 @@
 
 from hypothesis import settings
 
-settings.register_profile("laws", deadline=None, derandomize=True, database=None, max_examples=100)
+settings.register_profile("laws", deadline=None, derandomize=True, database=None, max_examples=200)
 settings.register_profile("explore", deadline=None, database=None, max_examples=5000, print_blob=True)
 settings.load_profile("laws")

@@ -44,7 +44,7 @@ OPERATIONS = (
 Program = list[tuple[str, int]]
 programs: st.SearchStrategy[Program] = st.lists(
     st.tuples(st.sampled_from(OPERATIONS), st.integers(0, 11)), max_size=60
-)
+).map(lambda program: [("say", 1), *program])
 
 
 class Walk:

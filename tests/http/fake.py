@@ -155,9 +155,9 @@ class FakeService:
         self.sessions[ref], self.logs[ref] = fold(ref.id, tenant, events), [*events]
         return self.sessions[ref]
 
-    async def items(self, ref: Ref, *, after: int, limit: int) -> "tuple[list[JsonObject], int | None]":
+    async def items(self, ref: Ref, *, after: int, limit: int) -> tuple[Sequence[JsonObject], int | None]:
         session = await self.get(ref)
-        found: list[JsonObject] = []
+        found = []
         events = self.logs[ref][after : after + limit]
         for event in events:
             data = codec.decode(event)

@@ -12,7 +12,7 @@ import msgspec
 
 from dalsegno.core import codec
 from dalsegno.core.event import ContextSummarized, Event, ItemDone, TurnCancelled, TurnCreated, TurnInput
-from dalsegno.core.ids import item_id, turn_id
+from dalsegno.core.ids import item_id, short_hash, turn_id
 from dalsegno.core.input import Message
 from dalsegno.core.item import CALL, CONVERSATION, MESSAGE, OUTPUT, output, user_message
 from dalsegno.core.json import JsonObject
@@ -29,9 +29,13 @@ class Context(msgspec.Struct, frozen=True):
 
 
 class _Turn(msgspec.Struct):
+    """A turn's items in the order they are shown. `waiting` are the calls of `step` that have no result yet, `held` is
+    what came meanwhile: it is shown after their results."""
+
     items: list[JsonObject] = []
-    held: list[JsonObject] = []
+    step: str | None = None
     waiting: dict[str, None] = {}
+    held: list[tuple[JsonObject, str | None]] = []
     partial: list[JsonObject] = []
     started: bool = False
     weight: int = 0
@@ -92,10 +96,7 @@ class Transcript:
         items += self._settled
         for first, turn in sorted(self._turns.items()):
             if turn.started:
-                items += turn.items
-                items += _answers(self._session, first, turn, PENDING)
-                items += turn.held
-                items += turn.partial
+                items += _shown(turn, PENDING, turn_id(self._session, first))
         return Context(tuple(items), self.head)
 
     def excess(self, limit: int) -> int | None:
@@ -129,16 +130,13 @@ class Transcript:
             self.weight -= turn.weight
             return
         self._borders.append(_Border(first, len(self._settled), turn.weight))
-        self._settled += turn.items
-        self._settled += _answers(self._session, first, turn, ABANDONED)
-        self._settled += turn.held
-        self._settled += turn.partial
+        self._settled += _shown(turn, ABANDONED, turn_id(self._session, first))
 
     def _hear(self, turn: _Turn, event: Event) -> None:
         data = codec.decode(event)
         if isinstance(data, TurnCreated | TurnInput) and isinstance(data.input, Message):
-            said = message_items(data.input, session=self._session, turn=event.turn or 0, seq=event.seq)
-            (turn.held if turn.waiting else turn.items).extend(said)
+            for item in message_items(data.input, session=self._session, turn=event.turn or 0, seq=event.seq):
+                _place(turn, item, None)
 
 
 def _note(turn: _Turn, event: Event) -> None:
@@ -152,22 +150,40 @@ def _note(turn: _Turn, event: Event) -> None:
             turn.partial.append(item)
         return
     turn.partial = []
-    if item["type"] == OUTPUT:
-        turn.waiting.pop(str(item["call_id"]), None)
-    elif item["type"] == CALL:
-        turn.waiting[str(item["call_id"])] = None
+    _place(turn, item, data.step)
+
+
+def _place(turn: _Turn, item: JsonObject, step: str | None) -> None:
+    kind = item["type"]
+    if turn.waiting:
+        answers = kind == OUTPUT and item["call_id"] in turn.waiting
+        joins = kind == CALL and step is not None and step == turn.step
+        if not answers and not joins:
+            turn.held.append((item, step))
+            return
     turn.items.append(item)
-    if not turn.waiting and turn.held:
-        turn.items += turn.held
-        turn.held = []
+    if kind == CALL:
+        turn.waiting[str(item["call_id"])], turn.step = None, step
+    elif kind == OUTPUT:
+        turn.waiting.pop(str(item["call_id"]), None)
+        if not turn.waiting:
+            held, turn.held = turn.held, []
+            for later in held:
+                _place(turn, *later)
 
 
-def _answers(session: str, first: int, turn: _Turn, text: str) -> list[JsonObject]:
-    name = turn_id(session, first)
-    return [
-        output(call_id, text, item_id=item_id(name, OUTPUT, f"0.{index}"), status="incomplete")
-        for index, call_id in enumerate(turn.waiting)
-    ]
+def _shown(turn: _Turn, missing: str, name: str) -> list[JsonObject]:
+    """All that a model is shown of a turn; calls without a result have `missing` as theirs."""
+    items = list(turn.items)
+    for call_id in turn.waiting:
+        made = item_id(name, OUTPUT, f"0.{short_hash(call_id)[:8]}")
+        items.append(output(call_id, missing, item_id=made, status="incomplete"))
+    if turn.held:
+        rest = _Turn()
+        for later in turn.held:
+            _place(rest, *later)
+        items += _shown(rest, missing, name)
+    return items + turn.partial
 
 
 def message_items(said: Message, *, session: str, turn: int, seq: int) -> list[JsonObject]:

@@ -139,12 +139,15 @@ class Composer:
             yield Frame(self.cursor, event)
 
     def _reopen(self, event: Event) -> int:
-        """How much of the open step is left to the client after an attempt began or ended."""
+        """How much of the open step is left to the client after an attempt began or ended: all of it, or nothing.
+
+        A client that has more than was carried over cannot keep a part: it starts again from the step's first unit.
+        """
         carried = 0
         if event.type == "turn.started":
             data = codec.decode(event)
             carried = data.carried if isinstance(data, TurnStarted) else 0
-        return min(self.cursor.offset, carried)
+        return self.cursor.offset if self.cursor.offset <= carried else 0
 
     def _drop(self, event: Event, offset: int) -> Iterator[Frame]:
         if offset >= self.cursor.offset:

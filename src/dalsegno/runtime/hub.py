@@ -16,6 +16,7 @@ from dalsegno.ports import Hint, Hot, Log, Ref
 
 RING_EVENTS = 512
 READ_EVENTS = 500
+POST_SECONDS = 0.002
 
 
 class Feed:
@@ -30,6 +31,7 @@ class Feed:
         self._log = log
         self._hot = hot
         self._ring: deque[Event] = deque(maxlen=RING_EVENTS)
+        self._closed = 0
         self._base = -1
         self._pieces: list[Piece] = []
         self._waiters: list[asyncio.Future[None]] = []
@@ -63,14 +65,14 @@ class Feed:
                 self.head = event.seq
                 self._ring.append(event)
                 if closes(event):
-                    self._base, self._pieces = -1, []
+                    self._closed, self._base, self._pieces = event.seq, -1, []
         self._wake()
 
     def show(self, pieces: Sequence[Piece]) -> None:
-        """Pieces of the open step, as they were published here."""
+        """Pieces of the open step, as they were published here; those of a step that is over are passed over."""
         for piece in pieces:
             if piece.base != self._base:
-                if piece.at != 0:
+                if piece.at != 0 or piece.base < self._closed:
                     return
                 self._base, self._pieces = piece.base, []
             if piece.at == (self._pieces[-1].end if self._pieces else 0):
@@ -150,7 +152,7 @@ class Hub:
         self.on_ready: Callable[[], None] = _nothing
 
     async def run(self) -> None:
-        """Listen and post hints until cancelled."""
+        """Listen and post hints until cancelled. Hints of one session within `POST_SECONDS` of each other are one."""
         async with self._hot.listen(self._hear):
             while True:
                 await self._posting.wait()
@@ -161,6 +163,7 @@ class Hub:
                         await self._hot.tell(hint)
                     except Unavailable:
                         break
+                await asyncio.sleep(POST_SECONDS)
 
     def announce(self, ref: Ref, session: Session, events: Sequence[Event]) -> None:
         """Events that this process committed."""

@@ -23,7 +23,7 @@ from dalsegno.ports import Agent, Blobs, Hot, Member, Ref, Transactions, Warm
 from dalsegno.runtime.contexts import Contexts
 from dalsegno.runtime.duty import Duty
 from dalsegno.runtime.hub import Hub
-from dalsegno.runtime.patience import patiently
+from dalsegno.runtime.patience import patiently, whole
 from dalsegno.runtime.recorder import Tiers
 from dalsegno.runtime.turn import CONTEXT_LIMIT_BYTES, Surroundings, run_turn
 
@@ -110,7 +110,7 @@ class Replica:
 
         A caller that goes away meanwhile changes nothing: what was taken with the commit is run.
         """
-        return await asyncio.shield(asyncio.ensure_future(self._admit(admission)))
+        return await whole(self._admit(admission))
 
     async def _admit(self, admission: Admission) -> Admitted:
         taker = self.member.incarnation if self.has_room else None
@@ -148,7 +148,10 @@ class Replica:
         if self._hub_task is not None:
             self._hub_task.cancel()
             await asyncio.gather(self._hub_task, return_exceptions=True)
-        await self._warm.leave()
+        try:
+            await self._warm.leave()
+        except Unavailable as error:
+            log.warning("left without saying so, others will notice: %s", error)
 
     def _doubt(self) -> None:
         """The answer to a commit was lost: look soon which sessions are ours after all."""

@@ -101,7 +101,7 @@ class MemoryDatabase:
         return [_event(ref, seq, row.events.get(seq)) for seq in numbers]
 
     def claim(self, owner: str, *, limit: int) -> Sequence[Claimed]:
-        """Ready sessions whose owner is gone, the longest waiting first. A damaged one must not stop the others (P5)."""
+        """Ready sessions whose owner is gone, the longest waiting first. A damaged one stops no other (P5)."""
         now = self._unix_ms()
         waiting = [
             (max(row.since, row.ready_at), ref.id, ref)

@@ -6,7 +6,7 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, Generic, TypeAlias, TypeVar
+from typing import Any, Generic, Literal, TypeAlias, TypeVar
 
 from dalsegno.errors import Outcome
 from dalsegno.stores.sqlite.file import (
@@ -23,13 +23,13 @@ R = TypeVar("R")
 Work: TypeAlias = Callable[[sqlite3.Cursor, int], R]
 """(cursor of the open transaction, Unix milliseconds) → result. Is run again when its transaction had to be undone."""
 
-QUICK_SECONDS = 0.0005
+QUICK_SECONDS = 0.0003
 CACHE_KIB = 8 * 1024
 PAGES_BETWEEN_CHECKPOINTS = 1000
 
 
 class Pace:
-    """A moving average of how long something took, and whether that is short enough for an event loop to wait."""
+    """How long something takes of late, and whether that is short enough for an event loop to wait for it."""
 
     def __init__(self, *, quick_below: float = QUICK_SECONDS) -> None:
         self._quick_below = quick_below
@@ -40,9 +40,15 @@ class Pace:
         """Whether the loop may wait for the next one."""
         return self._average < self._quick_below
 
-    def note(self, seconds: float) -> None:
-        """One more. One hiccup, however long, makes the pace slow for some twenty quick ones at most."""
-        self._average += (min(seconds, 200 * self._quick_below) - self._average) * 0.25
+    def note_here(self, seconds: float) -> None:
+        """The loop waited so long. One long wait is enough for the next ones to go elsewhere."""
+        self._average += (min(seconds, 8 * self._quick_below) - self._average) * 0.5
+
+    def note_elsewhere(self, seconds: float) -> None:
+        """A thread waited so long. It may have waited for the interpreter's lock, so only a short wait proves anything:
+        a few of them bring the work back to the loop."""
+        if seconds < self._average:
+            self.note_here(seconds)
 
 
 class Job(Generic[R]):
@@ -57,7 +63,7 @@ class Job(Generic[R]):
 
 
 class Committer:
-    """Runs jobs in one transaction, so that they share one sync of the disk.
+    """Runs jobs in one transaction, so that they share one sync of the disk: first `work`, then `commit`.
 
     A job that fails fails alone. Decisions come before their writes, so most failures have written nothing and cost
     nothing. After one that did write, the transaction is undone and the other jobs are run again: cheaper than a
@@ -65,79 +71,80 @@ class Committer:
     """
 
     def __init__(self, path: Path) -> None:
-        self.pace = Pace()
         self.keeper = Keeper(path)
         self._connection = connect(path, cache_kib=CACHE_KIB)
         self._cursor = self._connection.cursor()
+        self._before = 0
 
-    def run(self, jobs: Sequence[Job[Any]]) -> bool:
-        """Give every job its result or error. False: another process is writing, and nothing was begun."""
-        left = list(jobs)
+    def work(self, jobs: Sequence[Job[Any]]) -> Literal["busy", "done", "written"]:
+        """Begin, and run the jobs: no waiting for the disk, only for pages that are not in memory yet.
+
+        `busy`: another process is writing, and nothing was begun. `done`: every job has its result or error, and there
+        is nothing to commit. `written`: `commit` must follow, whoever calls it.
+        """
+        left = jobs
         while left:
             try:
                 self._cursor.execute("BEGIN IMMEDIATE")
             except sqlite3.Error as error:
                 if is_busy(error):
-                    return False
+                    return "busy"
                 _fail(left, error, "not_applied")
-                return True
-            changes = self._connection.total_changes
-            failed = self._work(left)
+                return "done"
+            self._before = self._connection.total_changes
+            failed = self._run(left)
             if failed is None:
-                self._commit(left, self._connection.total_changes - changes)
-                return True
-            left = [job for job in left if job is not failed] if failed in left else []
-        return True
+                if self._connection.total_changes != self._before:
+                    return "written"
+                self._undo()
+                return "done"
+            left = [job for job in left if job not in failed]
+        return "done"
+
+    def commit(self, jobs: Sequence[Job[Any]]) -> None:
+        """Put what the jobs have written on the disk; if that fails, it is the error of them all."""
+        try:
+            self._cursor.execute("COMMIT")
+        except sqlite3.Error as error:
+            self._undo()
+            _fail(jobs, error, "not_applied" if cannot_have_committed(error) else "unknown")
+        self.keeper.note(len(jobs))
 
     def close(self) -> None:
         """Let go of the file."""
         self.keeper.close()
         self._connection.close()
 
-    def _work(self, jobs: Sequence[Job[Any]]) -> Job[Any] | None:
-        """Run the jobs. Returns the one that failed after it had written: then the transaction is undone."""
+    def _run(self, jobs: Sequence[Job[Any]]) -> Sequence[Job[Any]] | None:
+        """Run the jobs. Returns those whose error undid the transaction: the others must be run again."""
         connection, cursor = self._connection, self._cursor
         now = time.time_ns() // 1_000_000
+        changes = self._before
         try:
             for job in jobs:
-                changes = connection.total_changes
-                job.error = None
                 try:
+                    job.error = None
                     job.result = job.work(cursor, now)
+                    changes = connection.total_changes
                 except Exception as error:  # whatever a decision raises belongs to the one who brought it
-                    job.error = translated(error) if isinstance(error, sqlite3.Error) else error
                     if isinstance(error, sqlite3.Error) and is_environment(error):
                         self._undo()
                         _fail(jobs, error, "not_applied")
-                        return NOBODY
+                        return jobs
+                    job.error = translated(error) if isinstance(error, sqlite3.Error) else error
                     if connection.total_changes != changes:
                         self._undo()
-                        return job
+                        return (job,)
         except BaseException:
             self._undo()
             raise
         return None
-
-    def _commit(self, jobs: Sequence[Job[Any]], changes: int) -> None:
-        started = time.perf_counter()
-        try:
-            self._cursor.execute("COMMIT")
-        except sqlite3.Error as error:
-            self._undo()
-            _fail(jobs, error, "not_applied" if cannot_have_committed(error) else "unknown")
-        if changes:
-            self.pace.note(time.perf_counter() - started)
-            self.keeper.note(len(jobs))
 
     def _undo(self) -> None:
         # Some errors have undone the transaction already.
         if self._connection.in_transaction:
             with contextlib.suppress(sqlite3.Error):
                 self._cursor.execute("ROLLBACK")
-
-
-NOBODY: Job[Any] = Job(lambda cursor, now: None)
-"""Stands for "it was no single job's fault": no job of the batch is run again."""
 
 
 def _fail(jobs: Sequence[Job[Any]], error: sqlite3.Error, outcome: Outcome) -> None:

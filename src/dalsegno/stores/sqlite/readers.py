@@ -43,7 +43,7 @@ class Readers:
                 if not is_busy(error):
                     raise translated(error) from error
             finally:
-                self._pace.note(time.perf_counter() - started)
+                self._pace.note_here(time.perf_counter() - started)
         return await self.far(look)
 
     def here(self, look: Look[R]) -> R:
@@ -78,4 +78,4 @@ class Readers:
         except sqlite3.Error as error:
             raise translated(error) from error
         finally:
-            self._pace.note(time.perf_counter() - started)
+            self._pace.note_elsewhere(time.perf_counter() - started)

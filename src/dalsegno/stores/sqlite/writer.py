@@ -6,33 +6,36 @@ import random
 import threading
 import time
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from queue import SimpleQueue
 from typing import Any, TypeVar
 
-from dalsegno.errors import Outcome, Unavailable
-from dalsegno.stores.sqlite.committer import Committer, Job, Work
+from dalsegno.errors import Unavailable
+from dalsegno.stores.sqlite.committer import Committer, Job, Pace, Work
 from dalsegno.stores.sqlite.file import PATIENCE_SECONDS, Gate, beside
 
 R = TypeVar("R")
 BATCH_MAX = 64
 BUSY_PAUSE_SECONDS = 0.002
+FIRST_NUDGE_SECONDS = 0.001
+NUDGE_SECONDS = 0.00005
+PATIENCE_AFTER_WORK = 4
+"""How many times as long as for its turn a commit waits for the disk."""
 
 
 class Waiting(Job[Any]):
-    """A job and the future that its caller awaits. It is withdrawn if it could not begin in time."""
+    """A job and the future that its caller awaits."""
 
-    __slots__ = ("begun", "born", "future")
+    __slots__ = ("born", "future")
 
     def __init__(self, work: Work[Any], future: "asyncio.Future[Any]") -> None:
         super().__init__(work)
         self.future = future
         self.born = time.monotonic()
-        self.begun = False
 
     def settle(self) -> None:
-        """Tell who waits; on the event loop."""
+        """Tell who waits."""
         if self.future.done():
             return
         if self.error is not None:
@@ -44,33 +47,31 @@ class Waiting(Job[Any]):
 class Writer:
     """Commits what the event loop's tasks bring, in batches, each in one transaction behind the gate.
 
-    A commit is a sync of the disk (some 30 µs on a fast one, 10 ms on a slow one); a hop to a thread and back costs
-    about as much as a fast sync, and a thread that runs Python beside a busy loop waits for the interpreter's lock.
-    So:
+    All statements run on the loop; a thread only waits: for the gate when another process is inside, and for the disk
+    when it is slow. A thread that ran the statements would wait for the interpreter's lock after each of them, beside a
+    busy loop 5 ms a time: with 64 sessions a batch took seconds. A commit itself is a sync of the disk, some 30 µs on a
+    fast one and 10 ms on a slow one, and a hop to a thread and back costs about as much as a fast one. So:
 
-    * while recent commits were quick, nobody else is inside the gate and the thread is idle, the loop itself commits
-      what was brought during one of its rounds: a slow disk or a second writer never blocks it, a fast one never pays
-      the hop;
-    * a task that was alone with its commit the last time commits at once, without a round of the loop in between, but
-      only once a round, so that a task that does nothing but commit still lets the others run;
-    * everything else goes to the thread, which goes on as long as something waits.
-
-    The committer belongs to the thread while `_thread_runs`, else to the loop. Only the loop changes that flag.
+    * what tasks bring during one round of the loop is one batch;
+    * while recent commits were quick, the loop commits the batch, else the thread does, and the next batch gathers;
+    * a task that was alone with its commit the last time does not wait for the end of the round, but only once a round,
+      so that a task that does nothing but commit still lets the others run.
     """
 
     def __init__(self, path: Path) -> None:
-        self.committer = Committer(path)
+        self.pace = Pace()
+        self._committer = Committer(path)
         self._gate = Gate(beside(path, "-gate"))
         self._waiting: deque[Waiting] = deque()
+        self._committing: Sequence[Waiting] = ()
         self._loop: asyncio.AbstractEventLoop | None = None
-        self._round_pending = False
+        self._round_comes = False
+        self._away = False
+        """The gate or the disk is being waited for; whatever is brought now waits for the next batch."""
+        self._journey = 0
         self._alone = True
         self._closed = False
-        self._thread_runs = False
-        self._thread: threading.Thread | None = None
-        self._calls: SimpleQueue[asyncio.AbstractEventLoop | None] = SimpleQueue()
-        self._begin = threading.Lock()
-        self._running: Sequence[Waiting] = ()
+        self._helper = Helper("dalsegno-sqlite-writer")
 
     async def do(self, work: Work[R]) -> R:
         """Run `work` in a transaction; when this returns, what it wrote is on the disk.
@@ -82,10 +83,10 @@ class Writer:
         loop = self._loop
         if loop is None:
             loop = self._loop = asyncio.get_running_loop()
-        if self._alone and not self._round_pending and not self._thread_runs and self.committer.pace.quick:
+        if self._alone and not self._round_comes and not self._away and self.pace.quick:
             job: Job[Any] = Job(work)
-            if self._commit_here((job,)):
-                self._round_pending = True
+            if self._at_once(job):
+                self._round_comes = True
                 loop.call_soon(self._round)
                 if job.error is not None:
                     raise job.error
@@ -93,8 +94,8 @@ class Writer:
                 return result
         future: asyncio.Future[R] = loop.create_future()
         self._waiting.append(Waiting(work, future))
-        if not self._round_pending:
-            self._round_pending = True
+        if not self._round_comes:
+            self._round_comes = True
             loop.call_soon(self._round)
         return await future
 
@@ -102,115 +103,152 @@ class Writer:
         """Finish what waits, then stop."""
         self._closed = True
         deadline = time.monotonic() + PATIENCE_SECONDS
-        while (self._waiting or self._thread_runs) and time.monotonic() < deadline:
-            await asyncio.sleep(0.002)  # noqa: ASYNC110 (an event would burden every commit with it)
-        if self._thread is not None:
-            self._calls.put(None)
-            await asyncio.to_thread(self._thread.join, PATIENCE_SECONDS)
-        await asyncio.to_thread(self.committer.close)
+        while (self._waiting or self._away) and time.monotonic() < deadline:
+            # An event would burden every commit with it.
+            await asyncio.sleep(0.002)  # noqa: ASYNC110
+        await asyncio.to_thread(self._helper.stop)
+        await asyncio.to_thread(self._committer.close)
         self._gate.close()
 
-    def _round(self) -> None:
-        """Once a round of the loop: commit what was brought in it."""
-        self._round_pending = False
-        if self._thread_runs or not self._waiting:
-            return
-        if self.committer.pace.quick:
-            batch = self._take()
-            if self._commit_here(batch):
-                self._alone = len(batch) == 1
-                _settle(batch)
-                if self._waiting:
-                    self._round_again()
-                return
-            self._waiting.extendleft(reversed(batch))
-        self._hand_over()
-
-    def _round_again(self) -> None:
-        if not self._round_pending and self._loop is not None:
-            self._round_pending = True
-            self._loop.call_soon(self._round)
-
-    def _commit_here(self, batch: Sequence[Job[Any]]) -> bool:
+    def _at_once(self, job: Job[Any]) -> bool:
         if not self._gate.try_enter():
             return False
         try:
-            return self.committer.run(batch)
+            found = self._committer.work((job,))
+            if found == "written":
+                self._commit_here((job,))
+            return found != "busy"
         finally:
             self._gate.leave()
+
+    def _round(self) -> None:
+        """Once a round of the loop in which something was brought."""
+        self._round_comes = False
+        if self._away or not self._waiting:
+            return
+        if self._gate.try_enter():
+            self._inside()
+        else:
+            self._go_away(self._gate.enter, self._inside)
+
+    def _inside(self) -> None:
+        """The gate is ours: run the batch's statements."""
+        self._away = False
+        batch = self._take()
+        try:
+            found = self._committer.work(batch)
+        except BaseException:
+            self._gate.leave()
+            raise
+        if found == "busy":
+            # A program that does not know the gate is writing.
+            self._gate.leave()
+            self._waiting.extendleft(reversed(batch))
+            self._go_away(_pause, self._back)
+        elif found == "done" or self.pace.quick:
+            if found == "written":
+                self._commit_here(batch)
+            self._gate.leave()
+            self._finish(batch)
+        else:
+            self._committing = batch
+            self._go_away(lambda: self._commit_there(batch), self._back)
+
+    def _commit_here(self, batch: Sequence[Job[Any]]) -> None:
+        started = time.perf_counter()
+        self._committer.commit(batch)
+        # A large batch has more pages to write, and has taken the loop's time already.
+        self.pace.note_here((time.perf_counter() - started) / (1 + len(batch) / 16))
+
+    def _commit_there(self, batch: Sequence[Job[Any]]) -> None:
+        try:
+            started = time.perf_counter()
+            self._committer.commit(batch)
+            self.pace.note_elsewhere((time.perf_counter() - started) / (1 + len(batch) / 16))
+        finally:
+            self._gate.leave()
+
+    def _back(self) -> None:
+        self._away = False
+        batch, self._committing = self._committing, ()
+        self._finish(batch)
+
+    def _finish(self, batch: Sequence[Waiting]) -> None:
+        self._alone = len(batch) <= 1
+        for job in batch:
+            job.settle()
+        if self._waiting and self._loop is not None and not self._round_comes:
+            self._round_comes = True
+            self._loop.call_soon(self._round)
 
     def _take(self) -> list[Waiting]:
         batch: list[Waiting] = []
         while self._waiting and len(batch) < BATCH_MAX:
-            batch.append(self._waiting.popleft())
+            job = self._waiting.popleft()
+            if not job.future.done():
+                batch.append(job)
         return batch
 
-    def _hand_over(self) -> None:
-        if self._loop is None:
-            return
-        if self._thread is None:
-            self._thread = threading.Thread(target=self._serve, name="dalsegno-sqlite-writer", daemon=True)
-            self._thread.start()
-        self._thread_runs = True
-        self._calls.put(self._loop)
-        self._loop.call_later(PATIENCE_SECONDS / 5, self._lose_patience)
+    def _go_away(self, wait: Callable[[], None], then: Callable[[], None]) -> None:
+        if self._loop is not None:
+            self._away = True
+            self._journey += 1
+            self._helper.call(self._loop, wait, then)
+            self._loop.call_later(FIRST_NUDGE_SECONDS, self._nudge, self._journey, FIRST_NUDGE_SECONDS)
 
-    def _thread_done(self, batch: Sequence[Waiting]) -> None:
-        self._thread_runs = False
-        self._alone = len(batch) == 1
-        _settle(batch)
-        if self._waiting:
-            self._round_again()
+    def _nudge(self, journey: int, waited: float) -> None:
+        """While the thread is away, now and then: let it have the interpreter's lock, and look who waits for too long.
 
-    def _lose_patience(self) -> None:
-        """Withdraw what could not begin in time; what began long ago has an unknown end."""
-        if not self._thread_runs or self._loop is None:
+        A loop that is never idle gives the lock away and takes it back before a thread can wake up; without a nudge such
+        a thread was seen to wait for more than 20 s.
+        """
+        if not self._away or journey != self._journey or self._loop is None:
             return
+        time.sleep(NUDGE_SECONDS)
         now = time.monotonic()
-        with self._begin:
-            for job in (*self._running, *self._waiting):
-                if now - job.born > PATIENCE_SECONDS * (4 if job.begun else 1) and not job.future.done():
-                    outcome: Outcome = "unknown" if job.begun else "not_applied"
-                    job.future.set_exception(Unavailable("the database did not answer in time", outcome=outcome))
-        self._loop.call_later(PATIENCE_SECONDS / 5, self._lose_patience)
+        for job in self._waiting:
+            if now - job.born > PATIENCE_SECONDS and not job.future.done():
+                error = Unavailable("another process keeps the database locked", outcome="not_applied")
+                job.future.set_exception(error)
+        for job in self._committing:
+            if now - job.born > PATIENCE_SECONDS * PATIENCE_AFTER_WORK and not job.future.done():
+                job.future.set_exception(Unavailable("the disk does not answer", outcome="unknown"))
+        following = min(2 * waited, PATIENCE_SECONDS / 10)
+        self._loop.call_later(following, self._nudge, journey, following)
 
-    # ------------------------------------------------------------------ on the thread
+
+class Helper:
+    """A thread that waits in an event loop's stead. It is made when it is first needed."""
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+        self._thread: threading.Thread | None = None
+        self._calls: SimpleQueue[Callable[[], None] | None] = SimpleQueue()
+
+    def call(self, loop: asyncio.AbstractEventLoop, wait: Callable[[], None], then: Callable[[], None]) -> None:
+        """Call `wait` on the thread, then `then` on the loop."""
+        if self._thread is None:
+            self._thread = threading.Thread(target=self._serve, name=self._name, daemon=True)
+            self._thread.start()
+
+        def both() -> None:
+            wait()
+            # The loop may be gone: then nobody waits for the answer.
+            with contextlib.suppress(RuntimeError):
+                loop.call_soon_threadsafe(then)
+
+        self._calls.put(both)
+
+    def stop(self) -> None:
+        """End the thread, unless it still waits."""
+        self._calls.put(None)
+        if self._thread is not None:
+            self._thread.join(timeout=1)
 
     def _serve(self) -> None:
-        while (loop := self._calls.get()) is not None:
-            batch: Sequence[Waiting] = self._take()
-            while True:
-                self._running = batch
-                self._gate.enter()
-                try:
-                    batch = self._run_patiently(batch)
-                finally:
-                    self._gate.leave()
-                following = self._take()
-                # The loop may be gone: then nobody waits for the answer.
-                with contextlib.suppress(RuntimeError):
-                    loop.call_soon_threadsafe(_settle if following else self._thread_done, batch)
-                if not following:
-                    self._running = ()
-                    break
-                batch = following
-
-    def _run_patiently(self, batch: Sequence[Waiting]) -> Sequence[Waiting]:
-        """Run what nobody has withdrawn. A writer that does not know the gate is waited for."""
-        with self._begin:
-            wanted = [job for job in batch if not job.future.done()]
-            for job in wanted:
-                job.begun = True
-        deadline = time.monotonic() + PATIENCE_SECONDS
-        while not self.committer.run(wanted):
-            if time.monotonic() > deadline:
-                for job in wanted:
-                    job.error = Unavailable("another program keeps the database locked", outcome="not_applied")
-                break
-            time.sleep(BUSY_PAUSE_SECONDS * (1 + random.random()))
-        return wanted
+        while (call := self._calls.get()) is not None:
+            call()
 
 
-def _settle(batch: Sequence[Waiting]) -> None:
-    for job in batch:
-        job.settle()
+def _pause() -> None:
+    time.sleep(BUSY_PAUSE_SECONDS * (1 + random.random()))

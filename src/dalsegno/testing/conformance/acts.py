@@ -104,8 +104,9 @@ async def joined(world: LogWorld, name: str) -> Warm:
 
 async def only(log: Log, owner: str) -> Claimed:
     """Claim, and find exactly one session."""
-    (claimed,) = await log.claim(owner, limit=10)
-    return claimed
+    claimed = await log.claim(owner, limit=10)
+    assert len(claimed) == 1, f"one session was to be claimed, but {len(claimed)} were"
+    return claimed[0]
 
 
 async def leased(log: Log, owner: str) -> Lease:

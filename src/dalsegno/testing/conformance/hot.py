@@ -1,17 +1,18 @@
-"""The port `Hot`: open steps behind a fence, and hints. Sentence 5 (no call takes long) needs a wire that can be cut."""
+"""The port `Hot`: open steps behind a fence, and hints. Sentence 5 (no call takes long) needs a wire to cut."""
 
 import asyncio
 from contextlib import suppress
 
 import pytest
 
+from dalsegno.core.json import JsonObject
 from dalsegno.core.stream import Piece
 from dalsegno.errors import LeaseLost
 from dalsegno.ports import Hint, Hot, OpenStep
 from dalsegno.testing.conformance.acts import eventually, session
 from dalsegno.testing.conformance.worlds import HotWorld
 
-ITEM = {"type": "message", "id": "msg_1", "role": "assistant", "status": "in_progress", "content": []}
+ITEM: JsonObject = {"type": "message", "id": "msg_1", "role": "assistant", "status": "in_progress", "content": []}
 
 
 def pieces(text: str, *, base: int = 3) -> list[Piece]:
@@ -134,9 +135,9 @@ class HotCases:
         await hot.publish(session(), 2, pieces("one"))
         await hot.clear(session(), 2)
         assert await hot.read(session()) is None
-        assert await hot.fence(session(), 2) is None
         with pytest.raises(LeaseLost):
             await hot.publish(session(), 1, pieces("boo"))
+        assert await hot.fence(session(), 2) is None
         await hot.publish(session(), 2, pieces("two", base=7))
         assert await hot.read(session()) == OpenStep(7, 2, tuple(pieces("two", base=7)))
         await hot.clear(session(2), 1)

@@ -206,7 +206,10 @@ class LogCases:
     async def test_a_key_is_its_sessions_own(self, world: LogWorld) -> None:
         """P2: for one (tenant, session, key)."""
         log = await world.open()
-        for ref in (session(1), session(2), session(1, tenant="other")):
+        refs = (session(1), session(2), session(1, tenant="other"))
+        for ref in refs:
+            await accept(log, ref)
+        for ref in refs:
             assert isinstance(await speak(log, admission(ref, ref.tenant + ref.id, key="k1")), Write)
 
     async def test_a_read_is_a_prefix_while_others_write(self, world: LogWorld) -> None:

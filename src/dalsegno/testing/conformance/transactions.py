@@ -10,6 +10,7 @@ from dalsegno.core.append import Appended, Decide, Decision, Draft, Fenced, Know
 from dalsegno.core.lease import Lease
 from dalsegno.core.session import Session
 from dalsegno.errors import DalsegnoError, Refused, Unavailable
+from dalsegno.ports import Member
 from dalsegno.testing.conformance.acts import accept, always, begin, eventually, joined, leased, note, session, work
 from dalsegno.testing.conformance.worlds import Shared, TransactionWorld
 
@@ -152,7 +153,7 @@ class TransactionCases:
 
 async def _begin(world: TransactionWorld) -> tuple[Shared, Lease]:
     log = await world.open()
-    await joined(world, "a")
+    await log.join(Member("a", "replica-a"), ttl=world.ttl)
     return log, await begin(log, session(), owner="a")
 
 

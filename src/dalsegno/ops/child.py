@@ -1,0 +1,31 @@
+"""The process that a supervisor starts: `python -m dalsegno.ops.child FD`, FD being its end of the lifeline."""
+
+import sys
+
+from dalsegno.errors import ConfigError, DalsegnoError
+from dalsegno.ops.lifeline import Failed, Lifeline
+from dalsegno.ops.load import load
+from dalsegno.ops.serve import serve
+from dalsegno.ops.telemetry import log_to_stderr
+
+
+def main() -> int:
+    """Be the replica that the supervisor orders, until it or the supervisor says otherwise; the exit code."""
+    lifeline = Lifeline(int(sys.argv[1]))
+    try:
+        config = lifeline.order().config
+    except EOFError:
+        return 1
+    lifeline.watch(patience=config.drain_timeout)
+    log_to_stderr(level=config.log_level, style=config.log_format)
+    try:
+        serve(config, load(config.target, name=config.agent_name), announce=lifeline.report, share="fleet")
+    except (DalsegnoError, OSError) as error:
+        code = 2 if isinstance(error, ConfigError) else 1
+        lifeline.report(Failed(str(error), code))
+        return code
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,93 @@
+"""One replica's process: builds, serves, says `ready`, and leaves in order when it is told to.
+
+    SIGTERM, SIGINT    stop claiming, abort the streams, hand turns over at their next step, exit 0
+    the second one     exit at once, as by a crash: others take over
+"""
+
+import asyncio
+import contextlib
+import gc
+import logging
+import os
+import signal
+import socket
+from collections.abc import Awaitable, Callable, Iterator
+from datetime import timedelta
+from typing import Literal
+
+from dalsegno.http.app import App
+from dalsegno.http.server import Bearing, Server, listen
+from dalsegno.ops.address import AddressTaken, url_of
+from dalsegno.ops.build import assembled
+from dalsegno.ops.config import Config
+from dalsegno.ops.lifeline import Ready
+from dalsegno.ports import Agent
+
+try:
+    import uvloop
+except ImportError:
+    uvloop = None  # type: ignore[assignment]
+
+log = logging.getLogger("dalsegno.serve")
+
+GRACE = timedelta(seconds=2)
+"""What requests that are being answered get once the turns have been handed over."""
+Share = Literal["alone", "fleet"]
+
+
+def serve(config: Config, agent: Agent, *, announce: Callable[[Ready], None], share: Share = "alone") -> None:
+    """Serve until told to leave. `announce` is called once, when the replica can serve.
+
+    Raises `ConfigError`, `Unavailable` or `AddressTaken` when it cannot.
+    """
+    with asyncio.Runner(loop_factory=None if uvloop is None else uvloop.new_event_loop) as runner:
+        runner.run(_serve(config, agent, announce, share))
+
+
+async def _serve(config: Config, agent: Agent, announce: Callable[[Ready], None], share: Share) -> None:
+    async with assembled(config, agent) as assembly:
+        member = assembly.replica.member
+        with contextlib.closing(listening(config, share)) as listener:
+            ready = Ready(url_of(config.host, listener.getsockname()[1]), member.id, member.pid)
+            server = ReplicaServer(assembly.app, leaving=assembly.replica.drain, started=lambda: announce(ready))
+            loop = asyncio.get_running_loop()
+            for number in (signal.SIGTERM, signal.SIGINT):
+                loop.add_signal_handler(number, server.leave, signal.Signals(number).name)
+            # What is alive now stays alive: later collections need not look at it.
+            gc.collect()
+            gc.freeze()
+            await server.serve(sockets=[listener])
+
+
+class ReplicaServer(Server):
+    """The HTTP server under our own signals: it says when it serves, and a signal means what this module says."""
+
+    def __init__(self, app: App, *, leaving: Callable[[], Awaitable[None]], started: Callable[[], None]) -> None:
+        super().__init__(app, bearing=Bearing(grace=GRACE), leaving=leaving)
+        self._on_started = started
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Begin to accept, then say so."""
+        await super().startup(sockets)
+        self._on_started()
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """Uvicorn would end the process by the signal it was asked to leave with; leaving in order is exit 0."""
+        yield
+
+    def leave(self, name: str) -> None:
+        """Leave in order; when asked again, at once."""
+        if self.should_exit:
+            log.warning("%s again: leaving at once", name)
+            os._exit(1)
+        log.info("%s: draining", name)
+        self.should_exit = True
+
+
+def listening(config: Config, share: Share) -> socket.socket:
+    """The listening socket. Raises `AddressTaken`."""
+    try:
+        return listen(config.host.strip("[]"), config.port, share=share)
+    except OSError as error:
+        raise AddressTaken(config.host, config.port, error) from None

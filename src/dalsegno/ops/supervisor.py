@@ -1,0 +1,133 @@
+"""The supervisor: N replicas on one port, each a process, restarted when it dies. It serves nothing itself.
+
+    a replica dies         a new incarnation under the same id, at once and then with growing pauses
+    SIGTERM, SIGINT        all leave in order; exit 0 when they are gone. The second one ends them at once
+    SIGHUP                 a rolling restart: one leaves and its successor serves before the next one leaves
+    the supervisor dies    the replicas notice by their lifelines and leave in order
+
+The first replica starts alone: what is wrong with TARGET or a tier is said once, and a fresh store gets its schema.
+Knows processes, and nothing of sessions.
+"""
+
+import asyncio
+import contextlib
+import logging
+import signal
+from collections.abc import Callable
+from datetime import timedelta
+
+import msgspec
+
+from dalsegno.errors import DalsegnoError
+from dalsegno.ops.address import reserved
+from dalsegno.ops.config import Config, replica_ids
+from dalsegno.ops.lifeline import Ready
+from dalsegno.ops.place import End, Place
+
+log = logging.getLogger("dalsegno.supervisor")
+
+FIRST_PAUSE = timedelta(milliseconds=100)
+LONGEST_PAUSE = timedelta(seconds=10)
+STABLE_AFTER = timedelta(seconds=10)
+"""A replica that served for so long has earned a restart without a pause."""
+IN_ORDER = (0, -signal.SIGTERM)
+
+
+class NotStarted(DalsegnoError):
+    """The fleet never came up; `code` is the exit code that its first replica wanted."""
+
+    def __init__(self, end: End) -> None:
+        super().__init__(end.failed.reason if end.failed else f"the first replica {end}")
+        self.code = end.failed.code if end.failed else 1
+
+
+class Supervisor:
+    """A fleet on one port of this machine. `run` until told to `leave`."""
+
+    def __init__(self, config: Config, *, on_ready: Callable[[Ready], None]) -> None:
+        self._port = reserved(config.host, config.port)
+        port: int = self._port.getsockname()[1]
+        self.places = [
+            Place(msgspec.structs.replace(config, port=port, replica_id=name, replicas=1), on_ready=on_ready)
+            for name in replica_ids(config)
+        ]
+        self._leaving = asyncio.Event()
+        self._ends: dict[str, End] = {}
+        self._keepers: list[asyncio.Task[None]] = []
+        self._rolling: asyncio.Task[None] | None = None
+
+    async def run(self) -> int:
+        """Keep the fleet up until told to leave; the exit code. Raises `NotStarted` if it never came up."""
+        first, *others = self.places
+        try:
+            self._keep(first)
+            await first.until(lambda place: place.state in ("ready", "gone"))
+            if first.state == "gone" and not self._leaving.is_set():
+                self._leaving.set()
+                await asyncio.gather(*self._keepers)
+                raise NotStarted(self._ends[first.id])
+            for place in others:
+                self._keep(place)
+            await asyncio.gather(*self._keepers)
+            return 0 if all(end.code in IN_ORDER for end in self._ends.values()) else 1
+        finally:
+            tasks = [*self._keepers, *([self._rolling] if self._rolling else [])]
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+            self._port.close()
+
+    def leave(self, why: str) -> None:
+        """All replicas leave in order; asked again, they end at once."""
+        if self._leaving.is_set():
+            log.warning("%s again: ending all replicas at once", why)
+            for place in self.places:
+                place.kill()
+            return
+        log.info("%s: draining %d replicas", why, len(self.places))
+        self._leaving.set()
+        for place in self.places:
+            place.leave()
+
+    def roll(self) -> None:
+        """Replace the replicas one after another; nothing happens while that is being done.
+
+        It stops at a replica that does not come up again: the others go on serving.
+        """
+        if self._rolling is None or self._rolling.done():
+            self._rolling = asyncio.get_running_loop().create_task(self._roll())
+
+    async def _roll(self) -> None:
+        for place in self.places:
+            await place.until(lambda place: place.state == "ready")
+            log.info("rolling restart: %s", place.id)
+            before = place.pid
+            place.leave()
+            await place.until(lambda place: place.state == "ready" and place.pid != before)
+        log.info("rolling restart done")
+
+    def _keep(self, place: Place) -> None:
+        self._keepers.append(asyncio.get_running_loop().create_task(self._kept(place), name=place.id))
+
+    async def _kept(self, place: Place) -> None:
+        """Start it again whenever it is gone, until the fleet leaves."""
+        pause = timedelta()
+        while not self._leaving.is_set():
+            end = self._ends[place.id] = await place.live()
+            if self._leaving.is_set():
+                return
+            if end.served > STABLE_AFTER or end.code == 0:
+                pause = timedelta()
+            log.warning("replica %s (pid %d) %s; starting it again", place.id, place.pid, end)
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._leaving.wait(), timeout=pause.total_seconds())
+            pause = min(max(FIRST_PAUSE, pause * 2), LONGEST_PAUSE)
+
+
+async def supervise(config: Config, *, on_ready: Callable[[Ready], None]) -> int:
+    """Run a supervisor under this process's signals; the exit code."""
+    supervisor, loop = Supervisor(config, on_ready=on_ready), asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, supervisor.leave, number.name)
+    loop.add_signal_handler(signal.SIGHUP, supervisor.roll)
+    return await supervisor.run()

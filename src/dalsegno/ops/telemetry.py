@@ -1,0 +1,226 @@
+"""Telemetry: what a replica counts and how it logs. Wraps the ports, so that the runtime knows nothing of it.
+
+Figures come from what was committed: a turn counts as ended when the event that says so is in the log. Names of
+sessions and tenants are never labels, payloads and secrets never in a log line.
+"""
+
+import asyncio
+import contextvars
+import logging
+import sys
+import time
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import AbstractAsyncContextManager
+from datetime import UTC, datetime, timedelta
+from typing import Any, Literal, TypeVar
+
+import msgspec
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+
+from dalsegno.core.append import Decide, Decision, Write
+from dalsegno.core.claim import Claimed
+from dalsegno.core.event import TERMINAL, Event
+from dalsegno.core.session import Session
+from dalsegno.ports import Agent, Member, Page, Query, Ref, Transaction, Transactions, Warm
+
+R = TypeVar("R")
+BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0)
+
+
+class Figures:
+    """A replica's counters and histograms, in a registry of its own."""
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        self.registry = registry
+        self._created = Counter("dalsegno_turns_created", "Messages admitted as turns", registry=registry)
+        self._started = Counter("dalsegno_turns_started", "Attempts begun", ["kind"], registry=registry)
+        self._ended = Counter("dalsegno_turns_ended", "Turns ended", ["status"], registry=registry)
+        self._parked = Counter("dalsegno_turns_parked", "Turns that began to wait for somebody", registry=registry)
+        self.claims = Counter("dalsegno_claims", "Sessions taken from the store", registry=registry)
+        self.takeovers = Counter("dalsegno_takeovers", "Sessions taken over from a dead replica", registry=registry)
+        self.buried = Counter("dalsegno_replicas_buried", "Dead peers noticed", registry=registry)
+        self.commits = Histogram(
+            "dalsegno_commit_seconds", "Time to a durable commit", ["outcome"], registry=registry, buckets=BUCKETS
+        )
+        self._running = Gauge("dalsegno_turns_running", "Turns that run here now", registry=registry)
+        self._lag = Gauge("dalsegno_loop_lag_seconds", "How late the event loop last was", registry=registry)
+        self._up = Gauge("dalsegno_replica", "Always 1; says who this is", ["replica", "version"], registry=registry)
+
+    def introduce(self, replica: str, *, version: str, running: Callable[[], int]) -> None:
+        """Say who this is and how many turns run."""
+        self._up.labels(replica, version).set(1)
+        self._running.set_function(running)
+
+    def note(self, events: Iterable[Event]) -> None:
+        """Count what was committed here."""
+        for event in events:
+            match event.type:
+                case "turn.created":
+                    self._created.inc()
+                case "turn.started":
+                    self._started.labels("first" if b'"attempt":1,' in event.data else "again").inc()
+                case "turn.waiting":
+                    self._parked.inc()
+                case kind if kind in TERMINAL:
+                    self._ended.labels(kind.removeprefix("turn.")).inc()
+                case _:
+                    pass
+
+    async def watch_loop(self, *, every: timedelta = timedelta(seconds=1)) -> None:
+        """Measure how late the event loop is, until cancelled."""
+        loop, seconds = asyncio.get_running_loop(), every.total_seconds()
+        while True:
+            due = loop.time() + seconds
+            await asyncio.sleep(seconds)
+            self._lag.set(max(0.0, loop.time() - due))
+
+
+class CountedWarm:
+    """The warm tier, counted. Every promise is the inner store's."""
+
+    def __init__(self, inner: Warm, figures: Figures) -> None:
+        self._inner = inner
+        self._figures = figures
+
+    async def commit(self, ref: Ref, decide: Decide[R], *, digest: bytes | None = None) -> Decision[R]:
+        began, outcome = time.perf_counter(), "unavailable"
+        try:
+            decision = await self._inner.commit(ref, decide, digest=digest)
+            outcome = type(decision).__name__.lower()
+        finally:
+            self._figures.commits.labels(outcome).observe(time.perf_counter() - began)
+        if isinstance(decision, Write):
+            self._figures.note(decision.events)
+        return decision
+
+    async def load(self, ref: Ref) -> Session | None:
+        return await self._inner.load(ref)
+
+    async def read(self, ref: Ref, *, after: int, limit: int = 1000) -> Sequence[Event]:
+        return await self._inner.read(ref, after=after, limit=limit)
+
+    async def claim(self, owner: str, *, limit: int) -> Sequence[Claimed]:
+        claims = await self._inner.claim(owner, limit=limit)
+        for found in claims:
+            self._figures.note(found.events)
+            if found.lease is not None:
+                self._figures.claims.inc()
+                self._figures.takeovers.inc(1 if found.lease.orphaned else 0)
+        return claims
+
+    async def list(self, tenant: str, query: Query) -> Page:
+        return await self._inner.list(tenant, query)
+
+    async def erase(self, ref: Ref) -> None:
+        await self._inner.erase(ref)
+
+    async def join(self, member: Member, *, ttl: timedelta) -> None:
+        await self._inner.join(member, ttl=ttl)
+
+    async def bury(self) -> Sequence[str]:
+        dead = await self._inner.bury()
+        self._figures.buried.inc(len(dead))
+        return dead
+
+    async def members(self) -> Sequence[Member]:
+        return await self._inner.members()
+
+    async def holdings(self, incarnation: str) -> Sequence[Ref]:
+        return await self._inner.holdings(incarnation)
+
+    async def leave(self) -> None:
+        await self._inner.leave()
+
+    async def close(self) -> None:
+        await self._inner.close()
+
+
+class CountedTransactions(CountedWarm):
+    """A warm tier whose database tools may share."""
+
+    def __init__(self, inner: Warm, transactions: Transactions, figures: Figures) -> None:
+        super().__init__(inner, figures)
+        self._transactions = transactions
+
+    def transaction(self, ref: Ref, *, timeout: timedelta) -> AbstractAsyncContextManager[Transaction]:
+        return self._transactions.transaction(ref, timeout=timeout)
+
+
+def counted(warm: Warm, figures: Figures) -> Warm:
+    """The same tier, counted; it offers transactions if and only if it did before."""
+    if isinstance(warm, Transactions):
+        return CountedTransactions(warm, warm, figures)
+    return CountedWarm(warm, figures)
+
+
+# ------------------------------------------------------------------------------------------------ logs
+
+_turn: contextvars.ContextVar[dict[str, object] | None] = contextvars.ContextVar("dalsegno_turn", default=None)
+PLAIN = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
+QUIET = ("uvicorn", "uvicorn.error", "websockets", "httpcore2", "httpx2", "asyncio")
+
+
+class NamedAgent:
+    """An agent whose log lines, its own and the runtime's about it, say which session and turn they are about."""
+
+    def __init__(self, inner: Agent) -> None:
+        self._inner = inner
+
+    @property
+    def name(self) -> str:
+        """The name that sessions ask for it by."""
+        return self._inner.name
+
+    async def run(self, turn: Any) -> None:
+        """Run the agent. The names stay in this task, so that what is logged about a failure has them, too."""
+        names: dict[str, object] = {"session": turn.session, "turn": turn.id, "attempt": turn.attempt}
+        epoch = getattr(turn, "epoch", None)
+        _turn.set(names if epoch is None else {**names, "epoch": epoch})
+        await self._inner.run(turn)
+
+
+class JsonLines(logging.Formatter):
+    """One JSON object a line: time, level, logger, message, whose turn it was, and what `extra` gave."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """The line."""
+        at = datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+        line: dict[str, object] = {"at": at, "level": record.levelname.lower(), "logger": record.name}
+        line |= {"message": record.getMessage()} | (_turn.get() or {})
+        line |= {name: value for name, value in vars(record).items() if name not in PLAIN}
+        if record.exc_info:
+            line["error"] = self.formatException(record.exc_info)
+        return msgspec.json.encode(line, enc_hook=str).decode()
+
+
+class TextLines(logging.Formatter):
+    """A line for people."""
+
+    def __init__(self) -> None:
+        super().__init__("%(asctime)s %(levelname)-7s %(name)s: %(message)s%(about)s", datefmt="%H:%M:%S")
+
+    def format(self, record: logging.LogRecord) -> str:
+        """The line, and the turn it is about."""
+        names = _turn.get() or {}
+        record.about = f" [session {names['session']} turn {names['turn']}]" if names else ""
+        return super().format(record)
+
+
+class _Stderr(logging.StreamHandler[Any]):
+    """Whoever reads our stderr may go away; a log line that nobody reads must not become one that says so."""
+
+    def handleError(self, record: logging.LogRecord) -> None:
+        error = sys.exc_info()[1]
+        if not isinstance(error, BrokenPipeError):
+            super().handleError(record)
+
+
+def log_to_stderr(*, level: str, style: Literal["text", "json"]) -> None:
+    """Set up the root logger of this process."""
+    handler = _Stderr(sys.stderr)
+    handler.setFormatter(JsonLines() if style == "json" else TextLines())
+    root = logging.getLogger()
+    root.handlers = [handler]
+    root.setLevel(level.upper())
+    for name in QUIET:
+        logging.getLogger(name).setLevel(max(logging.WARNING, root.level))

@@ -1,0 +1,44 @@
+"""The conformance suite: what every store of Dalsegno, first-party or not, has to pass. Shipped, so that yours can.
+
+A backend writes a world (`worlds`, with `memory` as the example) and a few lines of tests. pytest is needed, with a
+plugin that runs async tests and fixtures (anyio's in its auto mode, for instance), and Hypothesis for the machine:
+
+    class TestLog(LogCases):
+        @pytest.fixture
+        async def world(self):
+            async with my_world() as world:
+                yield world
+
+    TestLikeTheModel = log_machine(my_world).TestCase
+"""
+
+import pytest
+
+for _module in ("acts", "blobs", "claims", "fleet", "hot", "log", "machine", "storage", "transactions"):
+    pytest.register_assert_rewrite(f"{__name__}.{_module}")
+
+from dalsegno.testing.conformance.blobs import BlobsCases  # noqa: E402 - after the call above, or asserts say nothing
+from dalsegno.testing.conformance.claims import ClaimCases  # noqa: E402
+from dalsegno.testing.conformance.fleet import FleetCases  # noqa: E402
+from dalsegno.testing.conformance.hot import HotCases  # noqa: E402
+from dalsegno.testing.conformance.log import LogCases  # noqa: E402
+from dalsegno.testing.conformance.machine import log_machine  # noqa: E402
+from dalsegno.testing.conformance.storage import StorageCases  # noqa: E402
+from dalsegno.testing.conformance.transactions import TransactionCases  # noqa: E402
+from dalsegno.testing.conformance.worlds import BlobsWorld, FleetWorld, HotWorld, LogWorld, TransactionWorld  # noqa: E402
+
+__all__ = [
+    "BlobsCases",
+    "BlobsWorld",
+    "ClaimCases",
+    "FleetCases",
+    "FleetWorld",
+    "HotCases",
+    "HotWorld",
+    "LogCases",
+    "LogWorld",
+    "StorageCases",
+    "TransactionCases",
+    "TransactionWorld",
+    "log_machine",
+]

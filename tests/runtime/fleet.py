@@ -1,0 +1,124 @@
+"""Replicas on one memory store, in one process, for tests of the runtime: start some, kill one, ask any of them."""
+
+import uuid
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from datetime import timedelta
+
+from dalsegno.agents.plain import FunctionAgent
+from dalsegno.core import codec
+from dalsegno.core.admit import Receipt
+from dalsegno.core.cursor import Cursor
+from dalsegno.core.event import Event, SessionCreated
+from dalsegno.core.ids import turn_id
+from dalsegno.core.input import Input, Message
+from dalsegno.core.stream import Frame
+from dalsegno.core.turn import Turn
+from dalsegno.ports import Member, Ref
+from dalsegno.runtime.replica import Replica, Tuning
+from dalsegno.runtime.service import Service
+from dalsegno.stores.memory import MemoryBlobs, MemoryCache, MemoryDatabase, MemoryHot, MemoryLog
+
+TENANT = "t"
+
+
+class RandomIds:
+    def session(self) -> str:
+        return str(uuid.uuid4())
+
+    def incarnation(self) -> str:
+        return uuid.uuid4().hex
+
+
+class One:
+    """A replica and its service."""
+
+    def __init__(self, fleet: "Fleet", name: str) -> None:
+        self.incarnation = f"{name}-{uuid.uuid4().hex}"
+        self.warm = MemoryLog(fleet.database)
+        self.hot = MemoryHot(fleet.cache)
+        self.replica = Replica(
+            Member(self.incarnation, name),
+            {"default": FunctionAgent(fleet.agent)},
+            warm=self.warm,
+            hot=self.hot,
+            blobs=fleet.blobs,
+            tuning=fleet.tuning,
+        )
+        self.service = Service(self.replica, warm=self.warm, blobs=fleet.blobs, ids=RandomIds())
+
+
+class Fleet:
+    """Replicas that share a store. `agent` is what they all serve."""
+
+    def __init__(self, agent, *, tuning: Tuning | None = None) -> None:
+        self.agent = agent
+        self.tuning = tuning or Tuning(bury_every=timedelta(milliseconds=10), drain_within=timedelta(seconds=5))
+        self.database = MemoryDatabase()
+        self.cache = MemoryCache()
+        self.blobs = MemoryBlobs({})
+        self.ones: list[One] = []
+
+    async def start(self, count: int = 1) -> None:
+        for _ in range(count):
+            one = One(self, f"r{len(self.ones) + 1}")
+            await one.replica.start()
+            self.ones.append(one)
+
+    async def kill(self, place: int = 0) -> None:
+        """As by kill -9: nothing of it writes any more, and the operating system tells the others."""
+        one = self.ones.pop(place)
+        await one.warm.close()
+        for task in list(one.replica._turns.values()):
+            task.cancel()
+        self.database.kill(one.incarnation)
+        await one.replica.stop()
+
+    @property
+    def any(self) -> Service:
+        return self.ones[-1].service
+
+    async def session(self) -> Ref:
+        made = await self.ones[0].service.create(TENANT, id=None, opening=SessionCreated())
+        return Ref(TENANT, made.id)
+
+    async def say(self, ref: Ref, said: Input | str, *, key: str | None = None, place: int = 0) -> Receipt:
+        message = Message(said) if isinstance(said, str) else said
+        return await self.ones[place].service.admit(ref, message, key=key)
+
+    async def end_of(self, ref: Ref, receipt: Receipt) -> Turn:
+        """The turn once it has ended or waits for somebody."""
+        return await self.any.turn(ref, turn_id(ref.id, receipt.turn), wait=timedelta(seconds=10))
+
+    async def ask(self, ref: Ref, text: str) -> Turn:
+        return await self.end_of(ref, await self.say(ref, text))
+
+    async def log(self, ref: Ref) -> Sequence[Event]:
+        return await self.ones[-1].warm.read(ref, after=0, limit=10_000)
+
+    async def types(self, ref: Ref) -> list[str]:
+        return [event.type for event in await self.log(ref)]
+
+    async def data(self, ref: Ref, kind: str) -> list:
+        return [codec.decode(event) for event in await self.log(ref) if event.type == kind]
+
+    async def frames(self, ref: Ref, receipt: Receipt, *, after: Cursor | None = None) -> list[Frame]:
+        """The turn's stream, to its end."""
+        cursor = Cursor(receipt.seq - 1) if after is None else after
+        stream = await self.any.follow(ref, after=cursor, turn=turn_id(ref.id, receipt.turn))
+        try:
+            return [frame async for frame in stream]
+        finally:
+            await stream.aclose()
+
+
+@asynccontextmanager
+async def fleet(agent, *, count: int = 1, tuning: Tuning | None = None) -> AsyncIterator[Fleet]:
+    made = Fleet(agent, tuning=tuning)
+    await made.start(count)
+    try:
+        yield made
+    finally:
+        for one in made.ones:
+            await one.replica.drain()
+            await one.replica.stop()

@@ -1,0 +1,365 @@
+"""What happens when the replica that runs a turn dies: promises P4 to P8, one window at a time."""
+
+import asyncio
+from datetime import timedelta
+
+import pytest
+
+from dalsegno.agents.tool import Crash, tool
+from dalsegno.core.cursor import Cursor
+from dalsegno.core.event import Event
+from dalsegno.core.input import Approval
+from dalsegno.core.part import ToolCall
+from dalsegno.core.stream import Dropped, Piece
+from dalsegno.ports import Call, DidNotHappen, Happened
+from dalsegno.runtime.handle import Turn
+from tests.runtime.fleet import Fleet, fleet
+from tests.support import wait_until
+
+
+def text_of(frames) -> dict[str, str]:
+    """What a reader has of each item, from its pieces alone; a gap or a repetition fails."""
+    texts: dict[str, str] = {}
+    for frame in frames:
+        match frame.what:
+            case Piece(item=None) as piece:
+                assert len(texts[piece.item_id]) == piece.offset
+                texts[piece.item_id] += piece.delta
+            case Piece() as piece:
+                texts[piece.item_id] = ""
+            case Dropped() as dropped:
+                del texts[dropped.item_id]
+    return texts
+
+
+class Telling:
+    """A model that says a text word by word, and stops where the test wants it to."""
+
+    def __init__(self, *answers: str) -> None:
+        self.answers = list(answers)
+        self.calls = 0
+        self.stop_after = 10_000
+        self.said = 0
+
+    async def __call__(self, context):
+        answer = self.answers[min(self.calls, len(self.answers) - 1)]
+        self.calls += 1
+        for n, word in enumerate(answer.split()):
+            if n == self.stop_after:
+                await asyncio.Event().wait()
+            yield f"{word} "
+            self.said += 1
+            await asyncio.sleep(0)
+
+
+async def stopped(world: Fleet, model: Telling, ref):
+    """A turn whose model has said some words and hangs; and what a reader on the other replica has by then."""
+    receipt = await world.say(ref, "go")
+    await wait_until(lambda: model.said >= model.stop_after, description="the model to stop")
+    stream = await world.any.follow(ref, after=Cursor(receipt.seq - 1))
+    frames = []
+
+    async def read() -> None:
+        async for frame in stream:
+            frames.append(frame)
+
+    task = asyncio.create_task(read())
+    await wait_until(lambda: "".join(text_of(frames).values()).count(" ") >= model.stop_after, description="the words")
+    task.cancel()
+    await stream.aclose()
+    return receipt, frames
+
+
+async def test_p8_the_same_answer_goes_on_where_it_was():
+    """The successor asks again; while the new answer repeats what was shown it is held back, then it goes on."""
+    model = Telling("one two three four five")
+    model.stop_after = 3
+
+    async def agent(turn: Turn) -> None:
+        await turn.generate(model)
+
+    async with fleet(agent, count=2) as world:
+        ref = await world.session()
+        receipt, before = await stopped(world, model, ref)
+        model.stop_after = 10_000
+        await world.kill()
+        turn = await world.end_of(ref, receipt)
+        assert (turn.status, turn.attempt, model.calls) == ("completed", 2, 2)
+        after = await world.frames(ref, receipt, after=before[-1].cursor)
+        (text,) = text_of([*before, *after]).values()
+        assert text == "one two three four five "
+        assert [frame.cursor for frame in after] == sorted(frame.cursor for frame in after)
+        started = (await world.data(ref, "turn.started"))[-1]
+        assert started.carried == 1 + len("one two three ")
+
+
+async def test_p8_another_answer_begins_anew_and_nothing_is_retracted_silently():
+    """When the new answer differs, the old item is closed as incomplete with the text that was shown."""
+    model = Telling("one two three four", "one two four five six")
+    model.stop_after = 3
+
+    async def agent(turn: Turn) -> None:
+        await turn.generate(model)
+
+    async with fleet(agent, count=2) as world:
+        ref = await world.session()
+        receipt, before = await stopped(world, model, ref)
+        model.stop_after = 10_000
+        await world.kill()
+        turn = await world.end_of(ref, receipt)
+        assert [(item["status"], item["content"][0]["text"]) for item in turn.output] == [
+            ("incomplete", "one two three "),
+            ("completed", "one two four five six "),
+        ]
+        after = await world.frames(ref, receipt, after=before[-1].cursor)
+        done = [frame.what for frame in after if isinstance(frame.what, Event) and frame.what.type == "item.done"]
+        assert len(done) == 2
+        context = [item for item in (await world.any.items(ref, after=0, limit=100))[0] if item["type"] == "message"]
+        assert len(context) == 3
+
+
+async def test_p8_p10_all_deltas_may_be_lost():
+    """With the hot tier empty the successor starts afresh, and a reader is told to forget what it had."""
+    model = Telling("one two three four five")
+    model.stop_after = 3
+
+    async def agent(turn: Turn) -> None:
+        await turn.generate(model)
+
+    async with fleet(agent, count=2) as world:
+        ref = await world.session()
+        receipt, before = await stopped(world, model, ref)
+        model.stop_after = 10_000
+        world.cache.steps.clear()
+        stream = await world.any.follow(ref, after=Cursor(receipt.seq - 1))
+        await world.kill()
+        turn = await world.end_of(ref, receipt)
+        assert turn.output[-1]["content"][0]["text"] == "one two three four five "
+        assert (await world.data(ref, "turn.started"))[-1].carried == 0
+        after = await world.frames(ref, receipt, after=before[-1].cursor)
+        assert after[0].what.type == "turn.started"
+        assert after[0].cursor.offset == 0
+        await stream.aclose()
+
+
+def crashing(effect: str, **options):
+    """An agent with one tool that hangs on its first run, after its effect."""
+    effects: list[str] = []
+    hang = asyncio.Event()
+
+    @tool(effect, **options)
+    async def act(call: Call) -> str:
+        effects.append(call.key)
+        if len(effects) == 1:
+            hang.set()
+            await asyncio.Event().wait()
+        return "done"
+
+    async def model(context):
+        if context.items[-1]["type"] == "function_call_output":
+            yield str(context.items[-1]["output"])
+        else:
+            yield ToolCall("act")
+
+    async def agent(turn: Turn) -> None:
+        while (reply := await turn.generate(model, tools=[act])).calls:
+            await turn.perform(reply)
+
+    return agent, effects, hang
+
+
+async def crash(world: Fleet, hang: asyncio.Event):
+    ref = await world.session()
+    receipt = await world.say(ref, "go")
+    await hang.wait()
+    await world.kill()
+    return ref, await world.end_of(ref, receipt)
+
+
+@pytest.mark.parametrize("effect", ["read", "keyed"])
+async def test_p7_reads_and_keyed_calls_run_again_under_the_same_key(effect: str):
+    """After a crash in the window the call is made again, with the key it had."""
+    agent, effects, hang = crashing(effect)
+    async with fleet(agent, count=2) as world:
+        _, turn = await crash(world, hang)
+        assert turn.status == "completed"
+        assert len(effects) == 2
+        assert len(set(effects)) == 1
+
+
+async def test_p7_a_once_call_is_never_run_again_by_itself():
+    """Its outcome is unknown, and the model is told so."""
+    agent, effects, hang = crashing("once")
+    async with fleet(agent, count=2) as world:
+        _, turn = await crash(world, hang)
+        assert turn.status == "completed"
+        assert len(effects) == 1
+        assert "unknown" in turn.output[-1]["content"][0]["text"]
+
+
+@pytest.mark.parametrize(("finding", "runs"), [(Happened("found"), 1), (DidNotHappen(), 2), (None, 1)])
+async def test_p7_a_probe_finds_out(finding, runs: int):
+    """A probe's finding becomes the output, lets the call run, or leaves it unknown."""
+
+    async def probe(call: Call):
+        return finding
+
+    agent, effects, hang = crashing("once", crash=Crash("probe", probe))
+    async with fleet(agent, count=2) as world:
+        _, turn = await crash(world, hang)
+        assert turn.status == "completed"
+        assert len(effects) == runs
+        expected = {1: "found" if finding else "unknown", 2: "done"}[runs]
+        assert expected in turn.output[-1]["content"][0]["text"]
+
+
+@pytest.mark.parametrize(("decision", "runs", "says"), [("approve", 2, "done"), ("deny", 1, "unknown")])
+async def test_p7_a_human_decides(decision: str, runs: int, says: str):
+    """`ask`: the turn waits; approving runs the call, denying leaves its outcome unknown."""
+    agent, effects, hang = crashing("once", crash=Crash("ask"))
+    async with fleet(agent, count=2) as world:
+        ref, turn = await crash(world, hang)
+        assert turn.status == "waiting"
+        assert turn.actions[0].reason == "unknown_outcome"
+        await world.say(ref, Approval(turn.actions[0].call_id, decision))
+        turn = await world.any.turn(ref, turn.id, wait=timedelta(seconds=5))
+        assert len(effects) == runs
+        assert says in turn.output[-1]["content"][0]["text"]
+
+
+async def test_p7_a_transactional_call_happens_exactly_once():
+    """What the tool writes and the record of it are one commit: after a crash before it, nothing had happened."""
+    hang = asyncio.Event()
+    runs: list[int] = []
+
+    @tool("transactional")
+    async def pay(call: Call) -> str:
+        runs.append(1)
+        assert call.transaction is not None
+        ((total,),) = await call.transaction.execute("add", ["paid", 5])
+        if len(runs) == 1:
+            hang.set()
+            await asyncio.Event().wait()
+        return str(total)
+
+    async def model(context):
+        if context.items[-1]["type"] == "function_call_output":
+            yield str(context.items[-1]["output"])
+        else:
+            yield ToolCall("pay")
+
+    async def agent(turn: Turn) -> None:
+        while (reply := await turn.generate(model, tools=[pay])).calls:
+            await turn.perform(reply)
+
+    async with fleet(agent, count=2) as world:
+        _, turn = await crash(world, hang)
+        assert len(runs) == 2
+        assert turn.output[-1]["content"][0]["text"] == "5"
+
+
+async def test_p6_recorded_steps_are_not_repeated():
+    """The successor is answered from the log up to the crash; only the open step is done again."""
+    asked: list[int] = []
+    worked: list[int] = []
+    hang = asyncio.Event()
+
+    async def model(context):
+        asked.append(len(context.items))
+        yield f"answer {len(asked)}"
+
+    async def work() -> int:
+        worked.append(1)
+        return 7
+
+    async def agent(turn: Turn) -> None:
+        await turn.generate(model)
+        assert await turn.step("work", work) == 7
+        await turn.generate(model)
+        if not hang.is_set():
+            hang.set()
+            await asyncio.Event().wait()
+
+    async with fleet(agent, count=2) as world:
+        _, turn = await crash(world, hang)
+        assert [item["content"][0]["text"] for item in turn.output] == ["answer 1", "answer 2"]
+        assert (asked, worked) == ([1, 2], [1])
+
+
+async def test_p5_a_turn_that_kills_three_replicas_is_poisoned():
+    """It fails, and the session goes on."""
+    begun = asyncio.Event()
+
+    async def agent(turn: Turn) -> None:
+        if turn.text == "kill":
+            begun.set()
+            await asyncio.Event().wait()
+
+    async with fleet(agent, count=4) as world:
+        ref = await world.session()
+        receipt = await world.say(ref, "kill")
+        for _ in range(3):
+            await begun.wait()
+            begun.clear()
+            owner = (await world.any.get(ref)).owner
+            await world.kill([one.incarnation for one in world.ones].index(owner))
+        turn = await world.end_of(ref, receipt)
+        assert (turn.status, turn.error.code) == ("failed", "poisoned")
+        assert (await world.ask(ref, "fine")).status == "completed"
+
+
+async def test_a_draining_replica_hands_over_at_the_next_step():
+    """The step that runs is finished and recorded; another replica goes on, and no attempt is counted."""
+    begun, go_on = asyncio.Event(), asyncio.Event()
+    by: list[int] = []
+
+    async def work() -> int:
+        by.append(1)
+        begun.set()
+        await go_on.wait()
+        return len(by)
+
+    async def agent(turn: Turn) -> None:
+        await turn.step("one", work)
+        await turn.step("two", work)
+
+    async with fleet(agent, count=2) as world:
+        ref = await world.session()
+        receipt = await world.say(ref, "go")
+        await begun.wait()
+        draining = asyncio.create_task(world.ones[0].replica.drain())
+        await asyncio.sleep(0)
+        go_on.set()
+        await draining
+        turn = await world.end_of(ref, receipt)
+        assert (turn.status, turn.attempt, len(by)) == ("completed", 1, 2)
+        starts = await world.data(ref, "turn.started")
+        assert [start.attempt for start in starts] == [1, 1]
+
+
+async def test_p4_a_zombie_writes_nothing():
+    """A replica that was declared dead while it was paused finds its writes refused and leaves its turn."""
+    begun, go_on = asyncio.Event(), asyncio.Event()
+    runs: list[str] = []
+
+    async def work() -> str:
+        runs.append("x")
+        if len(runs) == 1:
+            begun.set()
+            await go_on.wait()
+        return f"run {len(runs)}"
+
+    async def agent(turn: Turn) -> None:
+        await turn.say(await turn.step("work", work))
+
+    async with fleet(agent, count=2) as world:
+        ref = await world.session()
+        receipt = await world.say(ref, "go")
+        await begun.wait()
+        world.database.kill(world.ones[0].incarnation)
+        turn = await world.end_of(ref, receipt)
+        before = await world.types(ref)
+        go_on.set()
+        await wait_until(lambda: world.ones[0].replica.turns == 0, description="the zombie to leave")
+        assert await world.types(ref) == before
+        assert turn.output[-1]["content"][0]["text"] == "run 2"

@@ -1,0 +1,476 @@
+"""What an agent can do through its turn, and what the log says afterwards."""
+
+import asyncio
+from datetime import timedelta
+
+import pytest
+
+from dalsegno.agents.tool import Crash, outside, tool
+from dalsegno.core.event import ItemDone
+from dalsegno.core.input import Approval, Cancel, Message, ToolResult
+from dalsegno.core.part import Thought, ToolCall, Usage
+from dalsegno.errors import Refused
+from dalsegno.ports import Call
+from dalsegno.runtime.handle import Turn
+from dalsegno.runtime.replica import Tuning
+from tests.runtime.fleet import fleet
+from tests.support import wait_until
+
+
+def last(context) -> str:
+    return str(context.items[-1]["type"])
+
+
+async def echo(turn: Turn) -> None:
+    await turn.say(f"you said {turn.text}")
+
+
+async def test_an_answer_and_the_end_are_one_commit():
+    """Admission and claim are one commit, so are the answer and the end: a plain turn costs two."""
+    async with fleet(echo) as world:
+        ref = await world.session()
+        turn = await world.ask(ref, "hi")
+        assert turn.status == "completed"
+        assert turn.output[0]["content"][0]["text"] == "you said hi"
+        assert await world.types(ref) == [
+            "session.created",
+            "turn.created",
+            "turn.started",
+            "item.done",
+            "turn.completed",
+        ]
+
+
+async def test_a_tool_call_is_recorded_before_and_after():
+    """The call and its intent are one commit, before the effect; the output is the next."""
+    seen: list[str] = []
+
+    @tool("keyed")
+    async def pay(call: Call, amount: int) -> dict:
+        seen.append(call.key)
+        return {"paid": amount}
+
+    async def model(context):
+        if last(context) == "function_call_output":
+            yield "done"
+            yield Usage({"output_tokens": 2})
+        else:
+            yield Thought("hm")
+            yield ToolCall("pay", {"amount": 3})
+            yield Usage({"output_tokens": 1})
+
+    async def agent(turn: Turn) -> None:
+        while (reply := await turn.generate(model, tools=[pay])).calls:
+            assert await turn.perform(reply) == ['{"paid":3}']
+
+    async with fleet(agent) as world:
+        ref = await world.session()
+        turn = await world.ask(ref, "pay")
+        assert [item["type"] for item in turn.output] == [
+            "reasoning",
+            "function_call",
+            "function_call_output",
+            "message",
+        ]
+        assert turn.usage == {"output_tokens": 3}
+        assert (await world.types(ref))[3:] == [
+            "item.done",
+            "item.done",
+            "tool.intent",
+            "item.done",
+            "item.done",
+            "turn.completed",
+        ]
+        assert seen == [(await world.data(ref, "tool.intent"))[0].key]
+
+
+async def test_parallel_calls_run_side_by_side_and_bad_ones_are_answered():
+    """Unknown tools, arguments that do not fit and tools that raise become outputs that the model is shown."""
+    gate = asyncio.Event()
+
+    @tool("read")
+    async def first(n: int) -> int:
+        await gate.wait()
+        return n
+
+    @tool("read")
+    async def second(n: int) -> int:
+        gate.set()
+        raise ValueError("no")
+
+    outputs: list[str] = []
+
+    async def model(context):
+        if last(context) == "function_call_output":
+            yield "done"
+            return
+        yield ToolCall("first", {"n": 1})
+        yield ToolCall("second", {"n": 2})
+        yield ToolCall("third")
+        yield ToolCall("first", {"n": "x"})
+        yield ToolCall("first", "{")
+
+    async def agent(turn: Turn) -> None:
+        reply = await turn.generate(model, tools=[first, second])
+        outputs.extend(await turn.perform(reply))
+        await turn.generate(model)
+
+    async with fleet(agent) as world:
+        ref = await world.session()
+        assert (await world.ask(ref, "go")).status == "completed"
+        assert outputs[0] == "1"
+        assert outputs[1] == "Error: ValueError: no"
+        assert "no tool named 'third'" in outputs[2]
+        assert "do not fit" in outputs[3]
+        assert "not JSON" in outputs[4]
+
+
+async def test_an_approval_parks_the_turn_and_holds_nothing():
+    """A gated call waits in the log; the decision comes to any replica, once."""
+    ran: list[str] = []
+
+    @tool("once", gate="approval")
+    async def wipe(call: Call) -> str:
+        ran.append(call.id)
+        return "wiped"
+
+    async def model(context):
+        if last(context) == "function_call_output":
+            yield "done"
+        else:
+            yield ToolCall("wipe")
+
+    async def agent(turn: Turn) -> None:
+        while (reply := await turn.generate(model, tools=[wipe])).calls:
+            await turn.perform(reply)
+
+    async with fleet(agent, count=2) as world:
+        ref = await world.session()
+        turn = await world.ask(ref, "wipe it")
+        assert turn.status == "waiting"
+        (action,) = turn.actions
+        assert (action.type, action.name, ran) == ("approval", "wipe", [])
+        assert (await world.any.get(ref)).owner is None
+        receipt = await world.say(ref, Approval(action.call_id, "approve"), place=1)
+        turn = await world.end_of(ref, receipt)
+        assert (turn.status, ran) == ("completed", [action.call_id])
+        with pytest.raises(Refused, match="no_such_action"):
+            await world.say(ref, Approval(action.call_id, "approve"))
+
+
+async def test_a_denied_call_is_not_carried_out():
+    """The model is told that a human said no, and why."""
+
+    @tool("once", gate="approval")
+    async def wipe() -> str:
+        raise AssertionError("must not run")
+
+    async def model(context):
+        if last(context) == "function_call_output":
+            yield str(context.items[-1]["output"])
+        else:
+            yield ToolCall("wipe")
+
+    async def agent(turn: Turn) -> None:
+        while (reply := await turn.generate(model, tools=[wipe])).calls:
+            await turn.perform(reply)
+
+    async with fleet(agent) as world:
+        ref = await world.session()
+        turn = await world.ask(ref, "wipe it")
+        await world.say(ref, Approval(turn.actions[0].call_id, "deny", "not today"))
+        turn = await world.any.turn(ref, turn.id, wait=timedelta(seconds=5))
+        assert "denied" in turn.output[-1]["content"][0]["text"]
+        assert "not today" in turn.output[-1]["content"][0]["text"]
+
+
+async def test_outside_tools_and_questions_wait_for_their_answers():
+    """A call that somebody else carries out, and a question of the agent's own, are answered by `tool_result`."""
+    weather = outside("weather")
+
+    async def model(context):
+        if last(context) == "function_call_output":
+            yield "done"
+        else:
+            yield ToolCall("weather", {"city": "Bern"})
+
+    heard: list[str] = []
+
+    async def agent(turn: Turn) -> None:
+        reply = await turn.generate(model, tools=[weather])
+        heard.extend(await turn.perform(reply))
+        heard.append(await turn.ask("Which colour?"))
+
+    async with fleet(agent) as world:
+        ref = await world.session()
+        turn = await world.ask(ref, "go")
+        await world.say(ref, ToolResult(turn.actions[0].call_id, output="sunny"))
+        await wait_until(lambda: _waiting(world, ref, "ask"), description="the question")
+        turn = await world.any.turn(ref, turn.id)
+        await world.say(ref, ToolResult(turn.actions[0].call_id, output="blue"))
+        turn = await world.any.turn(ref, turn.id, wait=timedelta(seconds=5))
+        assert turn.status == "completed"
+        assert heard[-2:] == ["sunny", "blue"]
+
+
+async def _waiting(world, ref, name: str) -> bool:
+    running = (await world.any.get(ref)).running
+    return running is not None and any(action.name == name for action in running.actions)
+
+
+async def test_nobody_answers_in_time():
+    """An action with a deadline decides itself; the turn goes on with an error instead of an answer."""
+
+    async def agent(turn: Turn) -> None:
+        await turn.say(await turn.ask("There?", within=timedelta(milliseconds=50)))
+
+    async with fleet(agent) as world:
+        ref = await world.session()
+        receipt = await world.say(ref, "hi")
+        await wait_until(lambda: _ended(world, ref), description="the turn's end")
+        turn = await world.end_of(ref, receipt)
+        assert turn.output[-1]["content"][0]["text"] == "nobody answered in time"
+
+
+async def _ended(world, ref) -> bool:
+    return (await world.any.get(ref)).status == "idle"
+
+
+async def test_steps_events_and_failures():
+    """Named steps are recorded, custom events are seen by readers only, an exception fails the turn and nothing else."""
+    runs: list[int] = []
+
+    async def work() -> dict:
+        runs.append(1)
+        return {"n": len(runs)}
+
+    async def agent(turn: Turn) -> None:
+        assert await turn.step("work", work) == {"n": 1}
+        await turn.emit("progress", {"percent": 50})
+        assert await turn.step("work", work) == {"n": 2}
+        raise RuntimeError("broken")
+
+    async with fleet(agent) as world:
+        ref = await world.session()
+        turn = await world.ask(ref, "hi")
+        assert (turn.status, turn.error.code, turn.error.message) == ("failed", "RuntimeError", "broken")
+        kinds = [data.item["type"] for data in await world.data(ref, "item.done")]
+        assert kinds == ["dalsegno:step", "dalsegno:event", "dalsegno:step"]
+        assert (await world.any.items(ref, after=0, limit=100))[0][0]["role"] == "user"
+        assert (await world.ask(ref, "again")).status == "failed"
+
+
+async def test_busy_policies():
+    """queue keeps order, reject refuses, interrupt cancels and runs, rollback hides what it cancelled."""
+    gates: dict[str, asyncio.Event] = {}
+    shown: list[list[str]] = []
+
+    async def model(context):
+        texts = [str(item["content"][0]["text"]) for item in context.items if item.get("role") == "user"]
+        shown.append(texts)
+        yield "part "
+        await gates.setdefault(texts[-1], asyncio.Event()).wait()
+        yield texts[-1]
+
+    async def agent(turn: Turn) -> None:
+        await turn.generate(model)
+
+    async with fleet(agent) as world:
+        ref = await world.session()
+        one = await world.say(ref, "one")
+        two = await world.say(ref, "two")
+        with pytest.raises(Refused, match="session_busy"):
+            await world.say(ref, Message("no", on_busy="reject"))
+        gates.setdefault("one", asyncio.Event()).set()
+        gates.setdefault("two", asyncio.Event()).set()
+        assert (await world.end_of(ref, one)).status == "completed"
+        assert (await world.end_of(ref, two)).status == "completed"
+        three = await world.say(ref, "three")
+        await wait_until(lambda: bool(shown) and shown[-1][-1] == "three", description="three to run")
+        gates["four"] = asyncio.Event()
+        four = await world.say(ref, Message("four", on_busy="interrupt"))
+        cancelled = await world.end_of(ref, three)
+        assert cancelled.status == "cancelled"
+        assert cancelled.output[0]["status"] == "incomplete"
+        await wait_until(lambda: shown[-1][-1] == "four", description="four to run")
+        gates.setdefault("five", asyncio.Event()).set()
+        five = await world.say(ref, Message("five", on_busy="rollback"))
+        assert (await world.end_of(ref, four)).status == "cancelled"
+        assert (await world.end_of(ref, five)).status == "completed"
+        assert shown[-1] == ["one", "two", "three", "five"]
+        conversation, _ = await world.any.items(ref, after=0, limit=1000)
+        assert "four" not in str(conversation)
+
+
+async def test_steering_joins_the_running_turn_even_as_it_ends():
+    """A message that arrives during the last model call is answered in the same turn."""
+    arrived, go_on = asyncio.Event(), asyncio.Event()
+
+    async def model(context):
+        texts = [str(item["content"][0]["text"]) for item in context.items if item.get("role") == "user"]
+        arrived.set()
+        await go_on.wait()
+        yield f"heard {texts[-1]}"
+
+    async def agent(turn: Turn) -> None:
+        await turn.generate(model)
+
+    async with fleet(agent) as world:
+        ref = await world.session()
+        one = await world.say(ref, "one")
+        await arrived.wait()
+        steered = await world.say(ref, Message("two", on_busy="steer"))
+        assert (steered.status, steered.turn) == ("steered", one.turn)
+        go_on.set()
+        turn = await world.end_of(ref, one)
+        assert [item["content"][0]["text"] for item in turn.output] == ["heard one", "heard two"]
+        assert (await world.types(ref)).count("turn.completed") == 1
+
+
+async def test_cancel_stops_a_running_a_queued_and_a_waiting_turn():
+    """Each ends as cancelled, exactly once; an effect that has begun is seen through."""
+    begun, go_on = asyncio.Event(), asyncio.Event()
+
+    @tool("once")
+    async def slow() -> str:
+        begun.set()
+        await go_on.wait()
+        return "happened"
+
+    async def model(context):
+        yield ToolCall("slow")
+
+    async def agent(turn: Turn) -> None:
+        if turn.text == "wait":
+            await turn.ask("?")
+        await turn.perform(await turn.generate(model, tools=[slow]))
+
+    async with fleet(agent) as world:
+        ref = await world.session()
+        running = await world.say(ref, "run")
+        await begun.wait()
+        queued = await world.say(ref, "never")
+        turn = (await world.any.turn(ref, (await _id(world, ref, queued)))).id
+        assert (await world.say(ref, Cancel(turn=turn))).status == "done"
+        assert (await world.say(ref, Cancel())).status == "running"
+        go_on.set()
+        ended = await world.end_of(ref, running)
+        assert ended.status == "cancelled"
+        assert ended.output[-1]["output"] == "happened"
+        waiting = await world.ask(ref, "wait")
+        assert waiting.status == "waiting"
+        assert (await world.say(ref, Cancel())).status == "done"
+        with pytest.raises(Refused, match="already_decided"):
+            await world.say(ref, Cancel(turn=waiting.id))
+        types = await world.types(ref)
+        assert types.count("turn.created") == types.count("turn.cancelled") == 3
+
+
+async def _id(world, ref, receipt) -> str:
+    from dalsegno.core.ids import turn_id
+
+    return turn_id(ref.id, receipt.turn)
+
+
+async def test_identical_calls_share_a_result_where_the_tool_asks_for_it():
+    """`dedupe="session"`: the same arguments in another spelling, in another turn, are answered from the record."""
+    ran: list[int] = []
+
+    @tool("once", dedupe="session")
+    async def send(to: str, n: int) -> str:
+        ran.append(n)
+        return f"sent {n}"
+
+    async def model(context):
+        if last(context) == "function_call_output":
+            yield str(context.items[-1]["output"])
+        else:
+            yield ToolCall("send", '{"to": "x", "n": 1}' if not ran else '{"n":1,"to":"x"}')
+
+    async def agent(turn: Turn) -> None:
+        while (reply := await turn.generate(model, tools=[send])).calls:
+            await turn.perform(reply)
+
+    async with fleet(agent) as world:
+        ref = await world.session()
+        for _ in range(3):
+            turn = await world.ask(ref, "go")
+            assert turn.output[-1]["content"][0]["text"] == "sent 1"
+        assert ran == [1]
+
+
+async def test_a_large_output_goes_to_cold_storage_whole():
+    """The log and the model get a preview and a pointer; the agent and the artifact route get every byte."""
+    text = "ü" * 100_000
+    got: list[bytes] = []
+
+    @tool("read")
+    async def read() -> str:
+        return text
+
+    async def model(context):
+        if last(context) == "function_call_output":
+            assert len(str(context.items[-1]["output"])) < 3000
+            yield "done"
+        else:
+            yield ToolCall("read")
+
+    async def agent(turn: Turn) -> None:
+        await turn.perform(await turn.generate(model, tools=[read]))
+        got.append(await turn.artifact(str(turn.context.items[-1]["artifact"]["id"])))
+        await turn.generate(model)
+
+    async with fleet(agent) as world:
+        ref = await world.session()
+        turn = await world.ask(ref, "go")
+        assert turn.status == "completed"
+        assert got == [text.encode()]
+        pointer = turn.output[1]["artifact"]["id"]
+        assert await world.any.artifact("t", pointer) == text.encode()
+        with pytest.raises(Refused, match="not_found"):
+            await world.any.artifact("other", pointer)
+        fork = await world.any.fork(ref, at=None)
+        await world.any.delete(ref)
+        with pytest.raises(Refused, match="not_found"):
+            await world.any.artifact("t", pointer)
+        assert await world.any.artifact("t", pointer.replace(ref.id, fork.id)) == text.encode()
+
+
+async def test_the_context_stays_within_its_limit_and_says_so():
+    """When the conversation outgrows the limit, a note names the prefix that it stands for; the log keeps everything."""
+    sizes: list[int] = []
+
+    async def model(context):
+        sizes.append(sum(len(str(item)) for item in context.items))
+        yield "x" * 500
+
+    async def agent(turn: Turn) -> None:
+        await turn.generate(model)
+
+    async with fleet(agent, tuning=Tuning(context_limit_bytes=10_000)) as world:
+        ref = await world.session()
+        for n in range(60):
+            assert (await world.ask(ref, f"{n} " + "y" * 500)).status == "completed"
+        assert max(sizes) < 16_000
+        notes = await world.data(ref, "context.summarized")
+        assert notes
+        assert f"up to its event {notes[-1].through}" in str(notes[-1].item)
+        done = [data for data in await world.data(ref, "item.done") if isinstance(data, ItemDone)]
+        assert len(done) == 60
+
+
+async def test_a_deadline_ends_a_turn():
+    """A turn that takes longer than it may fails as `deadline_exceeded`."""
+
+    async def agent(turn: Turn) -> None:
+        await asyncio.Event().wait()
+
+    async with fleet(agent, tuning=Tuning(turn_deadline=timedelta(milliseconds=50))) as world:
+        ref = await world.session()
+        assert (await world.ask(ref, "hi")).error.code == "deadline_exceeded"
+
+
+async def test_undeclared_functions_need_a_declaration():
+    """`Crash(policy="probe")` without a probe is refused when the tool is made, not after a crash."""
+    with pytest.raises(Exception, match="probe"):
+        tool("once", crash=Crash(policy="probe"))
