@@ -276,6 +276,7 @@ async def test_p6_recorded_steps_are_not_repeated():
         await turn.generate(model)
         assert await turn.step("work", work) == 7
         await turn.generate(model)
+        await turn.emit("recorded")
         if not hang.is_set():
             hang.set()
             await asyncio.Event().wait()

@@ -237,7 +237,9 @@ async def _ended(world, ref) -> bool:
 
 
 async def test_steps_events_and_failures():
-    """Named steps are recorded, custom events are seen by readers only, an exception fails the turn and nothing else."""
+    """Named steps are recorded, custom events are seen by readers only, an exception fails the turn and nothing
+    else.
+    """
     runs: list[int] = []
 
     async def work() -> dict:
@@ -437,7 +439,9 @@ async def test_a_large_output_goes_to_cold_storage_whole():
 
 
 async def test_the_context_stays_within_its_limit_and_says_so():
-    """When the conversation outgrows the limit, a note names the prefix that it stands for; the log keeps everything."""
+    """When the conversation outgrows the limit, a note names the prefix that it stands for; the log keeps
+    everything.
+    """
     sizes: list[int] = []
 
     async def model(context):
