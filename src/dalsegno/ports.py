@@ -57,6 +57,7 @@ class Log(Protocol):
     5. Bytes come back as they were given; bytes that do not match their checksum raise `Unreadable`.
     6. `claim` gives a session to one claimant only, and only if it is ready and its owner is gone (see `Fleet`).
     7. Nothing of one tenant is found under another.
+    8. A caller that is cancelled while it waits for its commit is told so once that has been decided, either way.
     """
 
     async def commit(self, ref: Ref, decide: Decide[R], *, digest: bytes | None = None) -> Decision[R]:

@@ -16,7 +16,7 @@ def refused_by_providers(items: Sequence[JsonObject]) -> str | None:
     """Why a provider would refuse these items as input, or None.
 
     Each call has exactly one result, none comes without its call, calls that are side by side are answered before anything
-    else is said, and no item has the id of another.
+    else comes, and no item has the id of another.
     """
     waiting: set[object] = set()
     known: set[object] = set()
@@ -39,10 +39,8 @@ def refused_by_providers(items: Sequence[JsonObject]) -> str | None:
                 return f"item {place} asks for {call_id} while others are being answered"
             known.add(call_id)
             waiting.add(call_id)
-        elif waiting and kind == "message" and item["role"] != "assistant":
-            return f"item {place} is said while {sorted(map(str, waiting))} wait"
-        elif answering:
-            return f"item {place} stands between results"
+        elif waiting:
+            return f"item {place} ({kind}) comes while {sorted(map(str, waiting))} wait"
         elif str(kind).startswith("dalsegno:"):
             return f"item {place} is {kind}, which no provider knows"
     return f"no result of {sorted(map(str, waiting))}" if waiting else None

@@ -54,7 +54,7 @@ TABLE = {
 }
 
 
-@pytest.mark.parametrize(("state", "on_busy"), TABLE)
+@pytest.mark.parametrize(("state", "on_busy"), list(TABLE))
 def test_on_busy(state: str, on_busy):
     """What a message does to a session in each state, as the contract's table says it."""
     session = session_with(*([STATES[state]] if state != "none" else []))

@@ -118,7 +118,7 @@ def test_units_of_items_behind_an_item_stay():
 
 @pytest.mark.parametrize(("carried", "offset"), [(0, 0), (4, 0), (9, 6)])
 def test_an_attempt_keeps_what_it_goes_on_from(carried: int, offset: int):
-    """A new attempt's start leaves a client no more of the open step than the attempt goes on from."""
+    """A new attempt keeps all that a client has of the open step, or nothing: half an item cannot be taken back."""
     event = Event(8, "turn.started", 2, 0, codec.encode(TurnStarted(2, 2, carried)))
     *_, last = Composer(Cursor(7, 6)).durable(event)
     assert last.cursor == Cursor(8, offset)

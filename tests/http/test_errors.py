@@ -126,6 +126,7 @@ async def test_too_many_requests_at_once(service: FakeService, ref: Ref):
     await wait_until(lambda: app.gate.requests == 1, description="one is inside")
     reply = await ask(app, "GET", f"/v1/sessions/{S}")
     assert (reply.status, reply.json["code"], reply.headers["retry-after"]) == (503, "overloaded", "1")
+    assert (await ask(app, "GET", "/livez")).status == 200
     waiting.leave()
     await waiting.done()
     assert app.gate.requests == 0

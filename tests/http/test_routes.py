@@ -288,6 +288,16 @@ async def test_a_draining_replica_keeps_nobody_waiting(app: App, service: FakeSe
     assert (reply.status, reply.json["status"]) == (200, "queued")
 
 
+async def test_nobody_waits_for_a_client_that_has_left(app: App, service: FakeService, ref: Ref):
+    """A long poll gives its place back when its connection closes."""
+    await service.say(ref, "again")
+    waiting = await Exchange(app, "GET", f"/v1/sessions/{S}/turns/{turn_id(S, 6)}?wait=30").start()
+    await wait_until(lambda: app.gate.requests == 1, description="the request waits")
+    waiting.leave()
+    await waiting.done()
+    assert app.gate.requests == 0
+
+
 @pytest.mark.parametrize(
     ("asked", "status", "content", "span"),
     [

@@ -50,7 +50,10 @@ def upcast(kind: str, version: int, data: bytes, upcasters: dict[int, Upcaster] 
         return data
     if version > today or version < 1:
         raise Unreadable(f"an event of version {version} is newer than this replica, which knows {today}; upgrade it")
-    value: JsonObject = _plain.decode(data)
+    try:
+        value: JsonObject = _plain.decode(data)
+    except (msgspec.MsgspecError, RecursionError) as error:
+        raise Unreadable(f"an event of version {version} cannot be understood: {error}") from error
     for step in range(version, today):
         value = table[step](kind, value)
     return _encoder.encode(value)

@@ -96,7 +96,7 @@ class Transcript:
         items += self._settled
         for first, turn in sorted(self._turns.items()):
             if turn.started:
-                items += _shown(turn, PENDING, turn_id(self._session, first))
+                items += _shown(turn, PENDING, (self._session, first))
         return Context(tuple(items), self.head)
 
     def excess(self, limit: int) -> int | None:
@@ -130,7 +130,7 @@ class Transcript:
             self.weight -= turn.weight
             return
         self._borders.append(_Border(first, len(self._settled), turn.weight))
-        self._settled += _shown(turn, ABANDONED, turn_id(self._session, first))
+        self._settled += _shown(turn, ABANDONED, (self._session, first))
 
     def _hear(self, turn: _Turn, event: Event) -> None:
         data = codec.decode(event)
@@ -172,11 +172,11 @@ def _place(turn: _Turn, item: JsonObject, step: str | None) -> None:
                 _place(turn, *later)
 
 
-def _shown(turn: _Turn, missing: str, name: str) -> list[JsonObject]:
+def _shown(turn: _Turn, missing: str, name: tuple[str, int]) -> list[JsonObject]:
     """All that a model is shown of a turn; calls without a result have `missing` as theirs."""
     items = list(turn.items)
     for call_id in turn.waiting:
-        made = item_id(name, OUTPUT, f"0.{short_hash(call_id)[:8]}")
+        made = item_id(turn_id(*name), OUTPUT, f"0.{short_hash(call_id)[:8]}")
         items.append(output(call_id, missing, item_id=made, status="incomplete"))
     if turn.held:
         rest = _Turn()

@@ -19,6 +19,7 @@ else:  # msgspec reads annotations at run time and has no recursive aliases
 JsonObject: TypeAlias = dict[str, Json]
 
 DEPTH_MAX = 64
+EXACT_INT_MAX = 2**53 - 1
 _encoder = msgspec.json.Encoder()
 _sorted_encoder = msgspec.json.Encoder(order="sorted")
 
@@ -34,8 +35,24 @@ def dumps_sorted(value: object) -> bytes:
 
 
 def canonical(value: Json) -> bytes:
-    """RFC 8785, for fingerprints that other languages must reproduce (a tool call's arguments)."""
-    return rfc8785.dumps(value)
+    """RFC 8785, for fingerprints that other languages must reproduce (a tool call's arguments).
+
+    To that standard every number is an IEEE double, so a large integer is written as the double it is.
+    """
+    return rfc8785.dumps(_doubles(value))
+
+
+def _doubles(value: Json) -> Json:
+    if isinstance(value, int) and not isinstance(value, bool) and abs(value) > EXACT_INT_MAX:
+        try:
+            return float(value)
+        except OverflowError:
+            return str(value)
+    if isinstance(value, list):
+        return [_doubles(child) for child in value]
+    if isinstance(value, dict):
+        return {key: _doubles(child) for key, child in value.items()}
+    return value
 
 
 def loads_strict(body: bytes) -> Json:

@@ -85,7 +85,10 @@ class Session(msgspec.Struct, frozen=True, omit_defaults=True):
 
     def turn(self, first: int) -> OpenTurn | None:
         """The open turn of that number."""
-        return next((turn for turn in self.open if turn.first == first), None)
+        for turn in self.open:
+            if turn.first == first:
+                return turn
+        return None
 
 
 def fold(session_id: str, tenant: str, events: Iterable[Event]) -> Session:

@@ -106,8 +106,7 @@ class Endpoint:
     async def _answer(self, route: Route | None, scope: Scope, receive: Receive) -> "Response | Conversation":
         call = Call(scope, receive, limits=self._desk.gate.limits)
         try:
-            with self._desk.gate.request():
-                return await self._let_in(route, call)
+            return await self._let_in(route, call)
         except Refused as error:
             answer = self._problem(error.code, error.detail, "not_applied", error)
         except Unavailable as error:
@@ -127,11 +126,13 @@ class Endpoint:
         desk, socket = self._desk, call.scope["type"] == "websocket"
         if route is None and not (socket and "path_params" in call.scope):
             return self._no_route(call)
-        if route is None or route.private:
-            if desk.gate.draining or desk.service.draining:
-                raise Unavailable("this replica is going away", outcome="not_applied", code="draining")
-            call.tenant = desk.keys.tenant(call.header(b"authorization"), call.header(b"x-api-key"))
-        return await (converse(desk, call) if route is None else route.handler(desk, call))
+        if route is not None and not route.private:
+            return await route.handler(desk, call)
+        if desk.gate.draining or desk.service.draining:
+            raise Unavailable("this replica is going away", outcome="not_applied", code="draining")
+        call.tenant = desk.keys.tenant(call.header(b"authorization"), call.header(b"x-api-key"))
+        with desk.gate.request():
+            return await (converse(desk, call) if route is None else route.handler(desk, call))
 
     def _no_route(self, call: Call) -> Answer:
         if not self._routes:

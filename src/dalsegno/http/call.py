@@ -157,6 +157,11 @@ class Call:
             raise Refused("invalid_request", "the body was cut off")
         return message
 
+    async def gone(self) -> None:
+        """Return when the client has left."""
+        while (await self._receive())["type"] != "http.disconnect":
+            pass
+
     async def discard(self) -> None:
         """Read on for a while what nobody wants, so that the client sees the answer and not a reset connection."""
         if self.read or self.header(b"expect") is not None:

@@ -72,11 +72,8 @@ class Seat:
         self._task = None
 
     def cancelled(self) -> bool:
-        """Whether a `CancelledError` was this seat's doing; if so it is taken back."""
-        if self.why is None or self._task is None:
-            return False
-        self._task.uncancel()
-        return True
+        """Whether a `CancelledError` was this seat's doing and nobody else's; if so it is taken back."""
+        return self.why is not None and self._task is not None and self._task.uncancel() == 0
 
     def free(self) -> None:
         """Give the place back, whether or not it was ever taken."""

@@ -7,6 +7,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
+from dalsegno.core.json import JsonObject
 from dalsegno.http import events, health, sessions, turns
 from dalsegno.http.call import Answer, Call
 from dalsegno.http.desk import Desk
@@ -56,19 +57,25 @@ _FOUND = ("not_found", "unreadable")
 _SESSION = Parameter("s", "path", "The session's id.", {"type": "string", "format": "uuid"})
 _TURN = Parameter("t", "path", "The turn's id.", {"type": "string", "format": "uuid"})
 _ARTIFACT = Parameter("a", "path", "The artifact's name.", {"type": "string"})
-_CURSOR = Parameter("after", "query", "The last cursor received.", {"type": "string", "pattern": r"^\d+(\.\d+)?$"})
-_LAST = Parameter("Last-Event-ID", "header", "The last cursor received; wins over `after`.", {"type": "string"})
+_POSITION: JsonObject = {"type": "string", "pattern": r"^(0|[1-9][0-9]{0,9})(\.[1-9][0-9]{0,11})?$"}
+_CURSOR = Parameter("after", "query", "The last cursor received.", _POSITION)
+_LAST = Parameter("Last-Event-ID", "header", "The last cursor received; wins over `after`.", _POSITION)
 _OF_TURN = Parameter("turn", "query", "Only this turn, and no longer than it.", {"type": "string"})
 _LIMIT = Parameter(
     "limit", "query", "The page's size.", {"type": "integer", "minimum": 1, "maximum": LIMIT_MAX, "default": LIMIT}
 )
-_PAGE = Parameter("after", "query", "`next` of the page before.", {"type": "string"})
+_PAGE = Parameter("after", "query", "`next` of the page before.", {"type": "string", "format": "uuid"})
+_ITEMS = Parameter("after", "query", "`next` of the page before.", _POSITION)
 _STATUS = Parameter(
     "status", "query", "Only such sessions.", {"type": "string", "enum": ["idle", "running", "waiting"]}
 )
 _USER = Parameter("user", "query", "Only this user's sessions.", {"type": "string"})
-_MATCH = Parameter("If-Match", "header", "The session's ETag, or `*`.", {"type": "string"})
-_KEY = Parameter("Idempotency-Key", "header", "Makes a repeat safe.", {"type": "string", "maxLength": 255})
+_MATCH = Parameter(
+    "If-Match", "header", "The session's ETag, or `*`.", {"type": "string", "pattern": r'^(\*|"[0-9]+")$'}
+)
+_KEY = Parameter(
+    "Idempotency-Key", "header", "Makes a repeat safe.", {"type": "string", "pattern": r"^[\x20-\x7e]{1,255}$"}
+)
 _NONE_MATCH = Parameter(
     "If-None-Match", "header", "`*` creates the session if it does not exist.", {"type": "string", "enum": ["*"]}
 )
@@ -140,7 +147,7 @@ ROUTES: tuple[Route, ...] = (
         Operation(
             "GET", "/v1/sessions/{s}/items", "listItems", "A page of the conversation",
             {200: _json("The page.", shapes.ItemPage)},
-            (_SESSION, _PAGE, _LIMIT), errors=(*_ANYWHERE, *_FOUND, "invalid_cursor"),
+            (_SESSION, _ITEMS, _LIMIT), errors=(*_ANYWHERE, *_FOUND, "invalid_cursor"),
         ),
         sessions.items,
     ),

@@ -76,21 +76,24 @@ async def show(desk: Desk, call: Call) -> Answer:
     """One turn, at once or when it has ended, waits for somebody, or `wait` is over."""
     wait = timedelta(seconds=call.parameters.wait())
     call.parameters.done()
-    turn = await _patiently(desk, call.ref, call.path["t"], wait)
+    turn = await _patiently(desk, call, wait)
     return json_answer(native.turn_bytes(turn))
 
 
-async def _patiently(desk: Desk, ref: Ref, turn: str, wait: timedelta) -> Turn:
-    """The turn. A replica that drains does not keep anyone waiting: the answer is the turn as it is."""
+async def _patiently(desk: Desk, call: Call, wait: timedelta) -> Turn:
+    """The turn. A replica that drains keeps nobody waiting, and nobody waits for a client that has left: then the
+    answer is the turn as it is.
+    """
+    ref, turn = call.ref, call.path["t"]
     if not wait:
         return await desk.service.turn(ref, turn, wait=wait)
     waiting = asyncio.ensure_future(desk.service.turn(ref, turn, wait=wait))
-    draining = asyncio.ensure_future(desk.gate.drained.wait())
+    reasons = [asyncio.ensure_future(desk.gate.drained.wait()), asyncio.ensure_future(call.gone())]
     try:
-        await asyncio.wait((waiting, draining), return_when=asyncio.FIRST_COMPLETED)
+        await asyncio.wait((waiting, *reasons), return_when=asyncio.FIRST_COMPLETED)
         if waiting.done():
             return waiting.result()
         return await desk.service.turn(ref, turn, wait=timedelta())
     finally:
-        waiting.cancel()
-        draining.cancel()
+        for task in (waiting, *reasons):
+            task.cancel()

@@ -18,7 +18,8 @@ from dalsegno.http.auth import Keys
 from dalsegno.http.gate import Limits
 from dalsegno.ops.config import Config
 from dalsegno.ops.ids import RandomIds
-from dalsegno.ops.telemetry import Figures, NamedAgent, counted
+from dalsegno.ops.logs import NamedAgent
+from dalsegno.ops.telemetry import Figures, counted
 from dalsegno.ops.tiers import Tiers, opened, places
 from dalsegno.ops.version import VERSION
 from dalsegno.ports import Agent, Member

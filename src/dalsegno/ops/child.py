@@ -6,7 +6,7 @@ from dalsegno.errors import ConfigError, DalsegnoError
 from dalsegno.ops.lifeline import Failed, Lifeline
 from dalsegno.ops.load import load
 from dalsegno.ops.serve import serve
-from dalsegno.ops.telemetry import log_to_stderr
+from dalsegno.ops.logs import log_to_stderr
 
 
 def main() -> int:

@@ -4,15 +4,16 @@ Whatever comes back is the contract's JSON; nothing here prints.
 """
 
 from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack, asynccontextmanager, suppress
-from typing import Protocol
+from contextlib import asynccontextmanager
+from datetime import timedelta
+from typing import Any, Protocol
 
 import msgspec
 
-from dalsegno.client import ApiError, Client, Unreachable
+from dalsegno.client import ApiError, Client, Retry, Unreachable
 from dalsegno.core.ids import parse_session_id
 from dalsegno.core.json import JsonObject
-from dalsegno.errors import ConfigError, DalsegnoError, Refused
+from dalsegno.errors import DalsegnoError, Refused
 from dalsegno.ops.config import Reach, redacted
 from dalsegno.ops.ids import RandomIds
 from dalsegno.ops.tiers import opened, places
@@ -24,6 +25,7 @@ from dalsegno.wire.transfer import Import, export_line
 
 DEFAULT_URL = "http://127.0.0.1:8000"
 PAGE = 200
+RETRY = Retry(rounds=3, longest=timedelta(seconds=1))
 
 
 class Desk(Protocol):
@@ -50,28 +52,118 @@ class Desk(Protocol):
     async def delete(self, session: str) -> None: ...
 
 
+class NotReached(DalsegnoError):
+    """Nobody answers there."""
+
+
 @asynccontextmanager
 async def reached(reach: Reach) -> AsyncIterator[Desk]:
-    """The sessions that `reach` means: its URL, else its warm tier, else a server on this machine."""
+    """The sessions that `reach` means: its URL, else its warm tier, else a server on this machine.
+
+    Inside and outside, what cannot be done raises `Refused`, `NotReached` or another `DalsegnoError`.
+    """
     url = reach.url or ("" if reach.warm else DEFAULT_URL)
-    async with AsyncExitStack() as stack:
-        if url.startswith(("http://", "https://")):
-            client = await stack.enter_async_context(Client(url, api_key=reach.api_key or None))
-            yield Remote(client, url)
-        else:
-            direct = msgspec.structs.replace(reach, warm=url or reach.warm)
-            yield await stack.enter_async_context(_direct(direct))
+    if not url.startswith(("http://", "https://")):
+        async with _direct(msgspec.structs.replace(reach, warm=url or reach.warm)) as desk:
+            yield desk
+        return
+    try:
+        async with Client(url, api_key=reach.api_key or None, retry=RETRY) as client:
+            yield Remote(client)
+    except Unreachable as error:
+        raise NotReached(f"no server answers at {redacted(url)}: start one, or name it with --url or --warm") from error
+    except ApiError as error:
+        hint = ": give the key with --api-key or DALSEGNO_API_KEY" if error.status == 401 else f": {error.detail}"
+        raise Refused(error.code, hint.removeprefix(": ")) from error
+
+
+@asynccontextmanager
+async def _direct(reach: Reach) -> AsyncIterator["Direct"]:
+    async with opened(places(reach)) as tiers:
+        ids = RandomIds()
+        # A replica that never starts: it neither joins the fleet nor takes sessions.
+        replica = Replica(Member(ids.incarnation(), "cli"), {}, warm=tiers.warm, hot=tiers.hot, blobs=tiers.cold)
+        yield Direct(Service(replica, warm=tiers.warm, blobs=tiers.cold, ids=ids), reach.tenant)
 
 
 class Remote:
     """On a server."""
 
-    def __init__(self, client: Client, url: str) -> None:
+    def __init__(self, client: Client) -> None:
         self._client = client
-        self._url = url
+
+    def list(self) -> AsyncIterator[JsonObject]:
+        """See `Desk`."""
+        return self._client.sessions.list()
+
+    async def get(self, session: str) -> JsonObject:
+        """See `Desk`."""
+        return await self._client.session(session).get()
+
+    async def export(self, session: str) -> bytes:
+        """See `Desk`."""
+        return await self._client.session(session).export()
+
+    async def restore(self, lines: bytes) -> str:
+        """See `Desk`."""
+        return (await self._client.sessions.import_(lines)).id
+
+    async def fork(self, session: str, *, at: int | None) -> str:
+        """See `Desk`."""
+        return (await self._client.session(session).fork(at=at)).id
+
+    async def delete(self, session: str) -> None:
+        """See `Desk`."""
+        await self._client.session(session).delete()
+
+
+class Direct:
+    """In a warm tier: the same service that a server asks, without the server."""
+
+    def __init__(self, service: Service, tenant: str) -> None:
+        self._service = service
+        self._tenant = tenant
 
     async def list(self) -> AsyncIterator[JsonObject]:
         """See `Desk`."""
-        with self._said():
-            async for session in self._client.sessions.list():
-                yield session
+        after: str | None = ""
+        while after is not None:
+            page = await self._service.list(self._tenant, Query(after=after, limit=PAGE))
+            for session in page.sessions:
+                yield _object(session_bytes(session))
+            after = page.next
+
+    async def get(self, session: str) -> JsonObject:
+        """See `Desk`."""
+        return _object(session_bytes(await self._service.get(self._ref(session))))
+
+    async def export(self, session: str) -> bytes:
+        """See `Desk`."""
+        ref, lines, after = self._ref(session), bytearray(), 0
+        while events := await self._service.events(ref, after=after, limit=PAGE):
+            lines += b"".join(export_line(ref.id, event) for event in events)
+            after = events[-1].seq
+        return bytes(lines)
+
+    async def restore(self, lines: bytes) -> str:
+        """See `Desk`."""
+        reading = Import()
+        for line in lines.splitlines():
+            if line.strip():
+                reading.line(line)
+        return (await self._service.restore(self._tenant, reading.done())).id
+
+    async def fork(self, session: str, *, at: int | None) -> str:
+        """See `Desk`."""
+        return (await self._service.fork(self._ref(session), at=at)).id
+
+    async def delete(self, session: str) -> None:
+        """See `Desk`."""
+        await self._service.delete(self._ref(session))
+
+    def _ref(self, session: str) -> Ref:
+        return Ref(self._tenant, parse_session_id(session))
+
+
+def _object(text: bytes) -> JsonObject:
+    return msgspec.json.decode(text, type=dict[str, Any])

@@ -18,7 +18,7 @@ from datetime import timedelta
 
 import msgspec
 
-from dalsegno.errors import DalsegnoError
+from dalsegno.errors import ConfigError, DalsegnoError
 from dalsegno.ops.address import reserved
 from dalsegno.ops.config import Config, replica_ids
 from dalsegno.ops.lifeline import Ready
@@ -34,11 +34,7 @@ IN_ORDER = (0, -signal.SIGTERM)
 
 
 class NotStarted(DalsegnoError):
-    """The fleet never came up; `code` is the exit code that its first replica wanted."""
-
-    def __init__(self, end: End) -> None:
-        super().__init__(end.failed.reason if end.failed else f"the first replica {end}")
-        self.code = end.failed.code if end.failed else 1
+    """The fleet never came up."""
 
 
 class Supervisor:
@@ -46,9 +42,9 @@ class Supervisor:
 
     def __init__(self, config: Config, *, on_ready: Callable[[Ready], None]) -> None:
         self._port = reserved(config.host, config.port)
-        port: int = self._port.getsockname()[1]
+        self.port: int = self._port.getsockname()[1]
         self.places = [
-            Place(msgspec.structs.replace(config, port=port, replica_id=name, replicas=1), on_ready=on_ready)
+            Place(msgspec.structs.replace(config, port=self.port, replica_id=name, replicas=1), on_ready=on_ready)
             for name in replica_ids(config)
         ]
         self._leaving = asyncio.Event()
@@ -57,7 +53,7 @@ class Supervisor:
         self._rolling: asyncio.Task[None] | None = None
 
     async def run(self) -> int:
-        """Keep the fleet up until told to leave; the exit code. Raises `NotStarted` if it never came up."""
+        """Keep the fleet up until told to leave; the exit code. Raises `ConfigError` or `NotStarted` if it never came up."""
         first, *others = self.places
         try:
             self._keep(first)
@@ -65,7 +61,7 @@ class Supervisor:
             if first.state == "gone" and not self._leaving.is_set():
                 self._leaving.set()
                 await asyncio.gather(*self._keepers)
-                raise NotStarted(self._ends[first.id])
+                raise _failure(self._ends[first.id])
             for place in others:
                 self._keep(place)
             await asyncio.gather(*self._keepers)
@@ -122,6 +118,12 @@ class Supervisor:
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._leaving.wait(), timeout=pause.total_seconds())
             pause = min(max(FIRST_PAUSE, pause * 2), LONGEST_PAUSE)
+
+
+def _failure(end: End) -> DalsegnoError:
+    if end.failed is None:
+        return NotStarted(f"the first replica {end}")
+    return ConfigError(end.failed.reason) if end.failed.code == 2 else NotStarted(end.failed.reason)
 
 
 async def supervise(config: Config, *, on_ready: Callable[[Ready], None]) -> int:

@@ -1,27 +1,23 @@
-"""Telemetry: what a replica counts and how it logs. Wraps the ports, so that the runtime knows nothing of it.
+"""Telemetry: what a replica counts. Wraps the ports, so that the runtime knows nothing of it.
 
 Figures come from what was committed: a turn counts as ended when the event that says so is in the log. Names of
-sessions and tenants are never labels, payloads and secrets never in a log line.
+sessions and tenants are never labels.
 """
 
 import asyncio
-import contextvars
-import logging
-import sys
 import time
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import AbstractAsyncContextManager
-from datetime import UTC, datetime, timedelta
-from typing import Any, Literal, TypeVar
+from datetime import timedelta
+from typing import TypeVar
 
-import msgspec
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector
 
 from dalsegno.core.append import Decide, Decision, Write
 from dalsegno.core.claim import Claimed
 from dalsegno.core.event import TERMINAL, Event
 from dalsegno.core.session import Session
-from dalsegno.ports import Agent, Member, Page, Query, Ref, Transaction, Transactions, Warm
+from dalsegno.ports import Member, Page, Query, Ref, Transaction, Transactions, Warm
 
 R = TypeVar("R")
 BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0)
@@ -32,6 +28,7 @@ class Figures:
 
     def __init__(self, registry: CollectorRegistry) -> None:
         self.registry = registry
+        ProcessCollector(registry=registry)
         self._created = Counter("dalsegno_turns_created", "Messages admitted as turns", registry=registry)
         self._started = Counter("dalsegno_turns_started", "Attempts begun", ["kind"], registry=registry)
         self._ended = Counter("dalsegno_turns_ended", "Turns ended", ["status"], registry=registry)
@@ -151,76 +148,3 @@ def counted(warm: Warm, figures: Figures) -> Warm:
     if isinstance(warm, Transactions):
         return CountedTransactions(warm, warm, figures)
     return CountedWarm(warm, figures)
-
-
-# ------------------------------------------------------------------------------------------------ logs
-
-_turn: contextvars.ContextVar[dict[str, object] | None] = contextvars.ContextVar("dalsegno_turn", default=None)
-PLAIN = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
-QUIET = ("uvicorn", "uvicorn.error", "websockets", "httpcore2", "httpx2", "asyncio")
-
-
-class NamedAgent:
-    """An agent whose log lines, its own and the runtime's about it, say which session and turn they are about."""
-
-    def __init__(self, inner: Agent) -> None:
-        self._inner = inner
-
-    @property
-    def name(self) -> str:
-        """The name that sessions ask for it by."""
-        return self._inner.name
-
-    async def run(self, turn: Any) -> None:
-        """Run the agent. The names stay in this task, so that what is logged about a failure has them, too."""
-        names: dict[str, object] = {"session": turn.session, "turn": turn.id, "attempt": turn.attempt}
-        epoch = getattr(turn, "epoch", None)
-        _turn.set(names if epoch is None else {**names, "epoch": epoch})
-        await self._inner.run(turn)
-
-
-class JsonLines(logging.Formatter):
-    """One JSON object a line: time, level, logger, message, whose turn it was, and what `extra` gave."""
-
-    def format(self, record: logging.LogRecord) -> str:
-        """The line."""
-        at = datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
-        line: dict[str, object] = {"at": at, "level": record.levelname.lower(), "logger": record.name}
-        line |= {"message": record.getMessage()} | (_turn.get() or {})
-        line |= {name: value for name, value in vars(record).items() if name not in PLAIN}
-        if record.exc_info:
-            line["error"] = self.formatException(record.exc_info)
-        return msgspec.json.encode(line, enc_hook=str).decode()
-
-
-class TextLines(logging.Formatter):
-    """A line for people."""
-
-    def __init__(self) -> None:
-        super().__init__("%(asctime)s %(levelname)-7s %(name)s: %(message)s%(about)s", datefmt="%H:%M:%S")
-
-    def format(self, record: logging.LogRecord) -> str:
-        """The line, and the turn it is about."""
-        names = _turn.get() or {}
-        record.about = f" [session {names['session']} turn {names['turn']}]" if names else ""
-        return super().format(record)
-
-
-class _Stderr(logging.StreamHandler[Any]):
-    """Whoever reads our stderr may go away; a log line that nobody reads must not become one that says so."""
-
-    def handleError(self, record: logging.LogRecord) -> None:
-        error = sys.exc_info()[1]
-        if not isinstance(error, BrokenPipeError):
-            super().handleError(record)
-
-
-def log_to_stderr(*, level: str, style: Literal["text", "json"]) -> None:
-    """Set up the root logger of this process."""
-    handler = _Stderr(sys.stderr)
-    handler.setFormatter(JsonLines() if style == "json" else TextLines())
-    root = logging.getLogger()
-    root.handlers = [handler]
-    root.setLevel(level.upper())
-    for name in QUIET:
-        logging.getLogger(name).setLevel(max(logging.WARNING, root.level))

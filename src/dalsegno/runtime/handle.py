@@ -16,7 +16,6 @@ from dalsegno.core import item as items
 from dalsegno.core.append import Draft
 from dalsegno.core.context import Context
 from dalsegno.core.event import ContextSummarized, ItemDone
-from dalsegno.core.ids import turn_id
 from dalsegno.core.json import Json, JsonObject
 from dalsegno.core.part import Part, Thought, ToolCall, Usage
 from dalsegno.core.step import StepRecord, step_key
@@ -55,7 +54,7 @@ class Turn:
         self, recorder: Recorder, speaker: Speaker, tools: ToolBox, *, blobs: Blobs, draining: Callable[[], bool]
     ) -> None:
         lease = recorder.lease
-        self.id = turn_id(lease.session, lease.turn)
+        self.id = recorder.turn
         self.session = lease.session
         self.tenant = lease.tenant
         self.user = recorder.session.user

@@ -13,13 +13,14 @@ import msgspec
 from dalsegno.core.append import Appended, Decide, Decision, Draft, Expect, Fenced, Known, Refusal, Then, append
 from dalsegno.core.context import Transcript
 from dalsegno.core.event import Event
+from dalsegno.core.ids import turn_id
 from dalsegno.core.lease import Lease
 from dalsegno.core.session import Session
 from dalsegno.core.step import Journal
 from dalsegno.errors import LeaseLost, Unavailable
 from dalsegno.ports import Log, Ref
 from dalsegno.runtime.hub import Hub
-from dalsegno.runtime.patience import PAUSES_SECONDS, patiently, whole
+from dalsegno.runtime.patience import PAUSES_SECONDS, patiently
 
 READ_EVENTS = 500
 CLIENT_EVENTS = frozenset({"turn.created", "turn.input", "session.updated", "session.deleted"})
@@ -46,6 +47,7 @@ class Recorder:
     def __init__(self, lease: Lease, session: Session, transcript: Transcript, *, tiers: Tiers) -> None:
         self.lease = lease
         self.ref = Ref(lease.tenant, lease.session)
+        self.turn = turn_id(lease.session, lease.turn)
         self.session = session
         self.transcript = transcript
         self.journal = Journal()
@@ -59,6 +61,7 @@ class Recorder:
         self._closing = tiers.closing
         self._lock = asyncio.Lock()
         self._queue: list[Draft] = []
+        self._unsure: Sequence[Draft] = ()
         self._stale = False
         self._looking: asyncio.Task[None] | None = None
 
@@ -121,14 +124,33 @@ class Recorder:
         async with self._lock:
             if self.lost:
                 raise LeaseLost
+            if self._unsure:
+                await self._make_sure()
             if then == "hold" and not self._queue:
                 return Appended(self.session, self.lease, ())
             batch, self._queue = self._queue, []
-            appended = await whole(self._write(batch, then, seen))
+            try:
+                appended = await self._write(batch, then, seen)
+            except asyncio.CancelledError:
+                self._unsure = batch
+                raise
             if appended is None:
                 self._queue = batch[: len(batch) - len(drafts)]
                 self._stale = True
             return appended
+
+    async def _make_sure(self) -> None:
+        """A writer was cancelled while its commit was under way; it carried others' drafts, too. Look what became of
+        it.
+        """
+        batch, before = self._unsure, self.last
+        session = await patiently(partial(self._log.load, self.ref), closing=self._closing)
+        if session is None or session.epoch != self.lease.epoch or session.owner != self.lease.owner:
+            raise self._lost()
+        await patiently(self._read_on, closing=self._closing)
+        self._unsure = ()
+        if self.last == before:
+            self._queue = [*batch, *self._queue]
 
     async def append_with(self, commit: TheirCommit, draft: Draft) -> None:
         """Write a draft through a commit of the caller's own, once: a tool's transaction. Raises `Unavailable`."""

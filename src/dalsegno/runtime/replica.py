@@ -23,7 +23,7 @@ from dalsegno.ports import Agent, Blobs, Hot, Member, Ref, Transactions, Warm
 from dalsegno.runtime.contexts import Contexts
 from dalsegno.runtime.duty import Duty
 from dalsegno.runtime.hub import Hub
-from dalsegno.runtime.patience import patiently, whole
+from dalsegno.runtime.patience import patiently
 from dalsegno.runtime.recorder import Tiers
 from dalsegno.runtime.turn import CONTEXT_LIMIT_BYTES, Surroundings, run_turn
 
@@ -98,6 +98,10 @@ class Replica:
         """How many turns run here."""
         return len(self._turns)
 
+    def running(self, ref: Ref) -> asyncio.Task[None] | None:
+        """The task that runs the session's turns here, if one does."""
+        return self._turns.get(ref)
+
     async def start(self) -> None:
         """Join the fleet and begin to look for work."""
         await self._warm.join(self.member, ttl=self.tuning.lease_ttl)
@@ -108,11 +112,8 @@ class Replica:
     async def admit(self, admission: Admission) -> Admitted:
         """Put an input on record; if the session is free and there is room, its turn runs here and now.
 
-        A caller that goes away meanwhile changes nothing: what was taken with the commit is run.
+        A caller that goes away meanwhile changes nothing: what was taken with the commit is run, if a little later.
         """
-        return await whole(self._admit(admission))
-
-    async def _admit(self, admission: Admission) -> Admitted:
         taker = self.member.incarnation if self.has_room else None
         admission = msgspec.structs.replace(admission, taker=taker, queue_max=self.tuning.queue_max)
         ref = Ref(admission.tenant, admission.session)
@@ -122,6 +123,9 @@ class Replica:
         except Unavailable as error:
             if error.outcome == "unknown":
                 self._doubt()
+            raise
+        except asyncio.CancelledError:
+            self._doubt()
             raise
         admitted = result_of(decision)
         if admitted.session is not None and admitted.events:

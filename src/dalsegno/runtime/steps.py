@@ -8,7 +8,7 @@ from dalsegno.core import json
 from dalsegno.core.append import Draft
 from dalsegno.core.event import ItemDone, ToolIntent
 from dalsegno.core.generation import Diverged, Generation
-from dalsegno.core.ids import item_id, turn_id
+from dalsegno.core.ids import item_id
 from dalsegno.core.json import JsonObject, clean_text
 from dalsegno.core.part import Part, Thought, ToolCall, Usage, add_usage
 from dalsegno.core.stream import Piece
@@ -29,7 +29,7 @@ class Speaker:
         """What the model calls of this attempt cost, by step; those on record before are in the journal."""
         self._open: Generation | None = None
         self._count = 0
-        self._turn = turn_id(recorder.lease.session, recorder.lease.turn)
+        self._turn = recorder.turn
 
     def new_id(self, kind: str) -> str:
         """An id for one more item of this turn: no attempt ever made it before."""

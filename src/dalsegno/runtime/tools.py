@@ -19,12 +19,12 @@ from dalsegno.core import item as items
 from dalsegno.core.append import Decision, Draft, Fenced, Keep, Known, Refusal
 from dalsegno.core.effect import DENIED, UNKNOWN, dedupe_digest, recovery
 from dalsegno.core.event import Action, ItemDone, ToolIntent, TurnWaiting
-from dalsegno.core.ids import effect_key, hash16, item_id, turn_id
+from dalsegno.core.ids import effect_key, hash16, item_id
 from dalsegno.core.input import ToolResult
 from dalsegno.core.json import Json, JsonObject, clean_text
 from dalsegno.core.session import Session, replace
 from dalsegno.core.tier import spill_output
-from dalsegno.errors import BadArguments, Parked, Refused, Unavailable
+from dalsegno.errors import BadArguments, Parked, Unavailable
 from dalsegno.ports import Blobs, Call, DidNotHappen, Happened, Tool, Transactions
 from dalsegno.runtime.patience import patiently
 from dalsegno.runtime.recorder import Recorder, Tiers
@@ -49,7 +49,7 @@ class ToolBox:
         self._blobs = blobs
         self._transactions = transactions
         self._tools: dict[str, Tool] = {}
-        self._turn = turn_id(recorder.lease.session, recorder.lease.turn)
+        self._turn = recorder.turn
 
     def offer(self, tools: Sequence[Tool]) -> None:
         """Tools that calls of this turn may name."""
@@ -265,12 +265,10 @@ def _failed(error: str | None) -> Outcome:
 
 
 def _parse(call: JsonObject) -> JsonObject | Outcome:
-    text = str(call["arguments"])
     try:
-        value = json.loads_strict(text.encode()) if text else {}
-    except Refused as error:
-        return _failed(f"The arguments are not JSON: {error.detail}")
-    return value if isinstance(value, dict) else _failed("The arguments are not a JSON object.")
+        return msgspec.json.decode(str(call["arguments"]) or "{}", type=dict)
+    except (msgspec.DecodeError, RecursionError) as error:
+        return _failed(f"The arguments are not a JSON object: {error}")
 
 
 def _as_text(result: Json) -> str:

@@ -1,15 +1,21 @@
 """The tiers on products. A URL names the product; its driver is loaded only then."""
 
-from collections.abc import Callable
 from pathlib import Path
-from urllib.parse import unquote, urlsplit
+from urllib.parse import unquote
 
 from dalsegno.errors import ConfigError
 from dalsegno.ports import Blobs, Hot, Warm
 
+WARM = ("memory:", "sqlite:///path.db")
+HOT = ("memory:", "sqlite:///path.db")
+COLD = ("memory:", "file:///folder")
+
 
 async def open_warm(url: str) -> Warm:
-    """The log's database of that URL. Raises `ConfigError` for a scheme that no driver has."""
+    """The log's database of that URL. `memory:` lives in this process and dies with it.
+
+    Raises `ConfigError` for a URL that no driver understands, or a place that cannot be used.
+    """
     match _scheme(url):
         case "memory":
             from dalsegno.stores.memory import MemoryDatabase, MemoryLog
@@ -18,9 +24,63 @@ async def open_warm(url: str) -> Warm:
         case "sqlite":
             from dalsegno.stores.sqlite import SqliteLog
 
-            return await SqliteLog.open(_path(url))
+            return await SqliteLog.open(sqlite_path(url))
         case scheme:
-            raise _unknown("warm", scheme, ("memory:", "sqlite:///path/to/file.db"))
+            raise _unknown("warm", scheme, WARM)
+
+
+async def open_hot(url: str | None) -> Hot:
+    """The hot tier of that URL: of the warm tier's own, it is kept beside the log. None is `memory:`."""
+    match _scheme(url or "memory:"):
+        case "memory":
+            from dalsegno.stores.memory import MemoryHot
+
+            return MemoryHot()
+        case "sqlite":
+            from dalsegno.stores.sqlite import SqliteHot
+
+            return await SqliteHot.open(sqlite_path(url or ""))
+        case scheme:
+            raise _unknown("hot", scheme, HOT)
+
+
+async def open_cold(url: str | None) -> Blobs:
+    """The cold tier of that URL. None is `memory:`."""
+    match _scheme(url or "memory:"):
+        case "memory":
+            from dalsegno.stores.memory import MemoryBlobs
+
+            return MemoryBlobs()
+        case "file":
+            from dalsegno.stores.directory import DirectoryBlobs
+
+            return await DirectoryBlobs.open(_folder(url or ""))
+        case scheme:
+            raise _unknown("cold", scheme, COLD)
+
+
+async def close(tier: Warm | Hot | Blobs) -> None:
+    """Let go of whatever the tier holds; some hold nothing."""
+    closing = getattr(tier, "close", None)
+    if closing is not None:
+        await closing()
+
+
+def sqlite_path(url: str) -> Path:
+    """The file of a `sqlite:` URL: a relative path after three slashes, an absolute one after four."""
+    _, _, rest = url.partition(":")
+    path = unquote(rest.removeprefix("///"))
+    if not rest.startswith("///") or not path or path.endswith("/"):
+        raise ConfigError(f"{url!r} names no file: write sqlite:///relative.db or sqlite:////absolute.db")
+    return Path(path)
+
+
+def _folder(url: str) -> Path:
+    _, _, rest = url.partition(":")
+    path = unquote(rest.removeprefix("//"))
+    if not path.startswith("/"):
+        raise ConfigError(f"{url!r} names no folder: write file:///absolute/folder")
+    return Path(path)
 
 
 def _scheme(url: str) -> str:
@@ -28,13 +88,4 @@ def _scheme(url: str) -> str:
 
 
 def _unknown(tier: str, scheme: str, known: tuple[str, ...]) -> ConfigError:
-    return ConfigError(f"the {tier} tier has no driver for {scheme!r} URLs; it has {', '.join(known)}")
-
-
-def _path(url: str) -> Path:
-    """`sqlite:///relative.db` and `sqlite:////absolute.db`, as everywhere."""
-    parts = urlsplit(url)
-    path = unquote(parts.path).removeprefix("/")
-    if parts.netloc or not path:
-        raise ConfigError(f"{url!r} names no file: write three slashes before a relative path, four before an absolute one")
-    return Path(path)
+    return ConfigError(f"no {tier} tier is called {scheme!r}; known are {', '.join(known)}")

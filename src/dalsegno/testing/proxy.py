@@ -114,7 +114,8 @@ class FaultProxy:
 
     async def __aexit__(self, *_: object) -> None:
         self._silence()
-        self.abort()
+        for link in self._links:
+            link.reset()
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)

@@ -84,6 +84,12 @@ class _Schemas:
                 if kind is not None and not any(kind is known for known in types):
                     types.append(kind)
         refs, self.components = msgspec.json.schema_components(types, ref_template="#/components/schemas/{name}")
+        for name, fields in shapes.ONE_OF.items():
+            if name in self.components:
+                given = {"not": {"type": "null"}}
+                self.components[name]["oneOf"] = [
+                    {"required": [field], "properties": {field: given}} for field in fields
+                ]
         self._known = list(zip(types, refs, strict=True))
 
     def of(self, kind: Any) -> dict[str, Any]:

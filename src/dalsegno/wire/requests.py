@@ -28,7 +28,7 @@ PARAMETERS_MAX = 64
 
 _KEY = re.compile(r"[\x20-\x7e]{1,255}")
 _DIGITS = re.compile(r"[0-9]{1,9}")
-_SECONDS = re.compile(r"[0-9]{1,4}(\.[0-9]{1,6})?")
+_SECONDS = re.compile(r"[0-9]{1,4}(\.[0-9]{1,30})?(e-[0-9]{1,3})?")
 _INPUTS = ("message", "approval", "tool_result", "cancel")
 
 T = TypeVar("T")

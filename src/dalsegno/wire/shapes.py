@@ -196,3 +196,6 @@ class Cancel(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag="cance
 
 
 Input: TypeAlias = Message | Approval | ToolResult | Cancel
+
+ONE_OF = {"Message": ("content", "items"), "ToolResult": ("output", "error")}
+"""Of these fields exactly one is given; types cannot say it, the document does."""

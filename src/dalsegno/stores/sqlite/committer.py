@@ -11,6 +11,7 @@ from typing import Any, Generic, Literal, TypeAlias, TypeVar
 from dalsegno.errors import Outcome
 from dalsegno.stores.sqlite.file import (
     Gate,
+    Sync,
     beside,
     cannot_have_committed,
     connect,
@@ -70,9 +71,9 @@ class Committer:
     savepoint around each of them, for something that does not happen in a healthy process.
     """
 
-    def __init__(self, path: Path) -> None:
-        self.keeper = Keeper(path)
-        self._connection = connect(path, cache_kib=CACHE_KIB)
+    def __init__(self, path: Path, *, sync: Sync) -> None:
+        self.keeper = Keeper(path, sync=sync)
+        self._connection = connect(path, sync=sync, cache_kib=CACHE_KIB)
         self._cursor = self._connection.cursor()
         self._before = 0
 
@@ -160,8 +161,9 @@ class Keeper:
     cheaper to sync than one that does (28 µs and 45 µs here).
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, *, sync: Sync) -> None:
         self._path = path
+        self._sync: Sync = sync
         self._pages = 0
         self._wanted = threading.Event()
         self._closing = False
@@ -186,7 +188,7 @@ class Keeper:
 
     def _serve(self) -> None:
         gate = Gate(beside(self._path, "-gate"))
-        connection = connect(self._path, cache_kib=64, wait_seconds=0.02)
+        connection = connect(self._path, sync=self._sync, cache_kib=64, wait_seconds=0.02)
         try:
             while self._wanted.wait() and not self._closing:
                 self._wanted.clear()

@@ -10,6 +10,7 @@ import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Literal
 
 from dalsegno.errors import ConfigError, DalsegnoError, Outcome, Unavailable, Unreadable
 from dalsegno.stores import sqlfile
@@ -18,6 +19,10 @@ if sys.platform != "win32":
     import fcntl
 
 SCHEMA_KNOWN = 1
+Sync = Literal["FULL", "NORMAL", "OFF"]
+"""FULL: every commit is on the disk before it is acknowledged (P1): one sync of the write-ahead log. NORMAL: a power
+failure may take the last commits back, but no other failure. OFF: it may also damage the file."""
+
 PATIENCE_SECONDS = 5.0
 """How long a write waits for its turn before it gives up, with nothing applied."""
 
@@ -116,12 +121,13 @@ def beside(path: Path, ending: str) -> Path:
     return path.with_name(path.name + ending)
 
 
-def connect(path: Path, *, cache_kib: int = 1024, wait_seconds: float = 0.0) -> sqlite3.Connection:
+def connect(
+    path: Path, *, sync: Sync = "FULL", cache_kib: int = 1024, wait_seconds: float = 0.0
+) -> sqlite3.Connection:
     """A connection to a file whose schema is in place. `wait_seconds` is how long a statement waits for a lock."""
     connection = sqlite3.connect(path, isolation_level=None, check_same_thread=False, timeout=wait_seconds)
     try:
-        # Every commit is on the disk before it is acknowledged (P1): FULL syncs the write-ahead log in each.
-        connection.execute("PRAGMA synchronous = FULL")
+        connection.execute(f"PRAGMA synchronous = {sync}")
         connection.execute("PRAGMA cell_size_check = ON")
         connection.execute(f"PRAGMA cache_size = -{int(cache_kib)}")
         # The keeper of the write-ahead log copies it back off the commit path; this is only the backstop.
@@ -139,7 +145,7 @@ def reader(path: Path, *, wait_seconds: float) -> sqlite3.Connection:
     return connection
 
 
-def prepare(path: Path) -> None:
+def prepare(path: Path, *, product: str) -> None:
     """Make the file and its schema, or bring an older one up to date. Any number of processes may do so at once."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -148,12 +154,12 @@ def prepare(path: Path) -> None:
         raise ConfigError(f"the database cannot be kept at {path}: {error}") from error
     try:
         gate.enter()
-        _prepare_patiently(path)
+        _prepare_patiently(path, product)
     finally:
         gate.close()
 
 
-def _prepare_patiently(path: Path) -> None:
+def _prepare_patiently(path: Path, product: str) -> None:
     deadline = time.monotonic() + PATIENCE_SECONDS
     while True:
         try:
@@ -162,7 +168,7 @@ def _prepare_patiently(path: Path) -> None:
                 connection.execute("PRAGMA page_size = 4096")
                 # Changing the journal mode does not wait for locks, whatever the timeout.
                 connection.execute("PRAGMA journal_mode = WAL")
-                _migrate(connection)
+                _migrate(connection, product)
                 return
         except sqlite3.Error as error:
             if not is_busy(error) or time.monotonic() > deadline:
@@ -170,15 +176,15 @@ def _prepare_patiently(path: Path) -> None:
             time.sleep(0.01)
 
 
-def _migrate(connection: sqlite3.Connection) -> None:
-    sql = sqlfile.statements("sqlite")
+def _migrate(connection: sqlite3.Connection, product: str) -> None:
+    sql = sqlfile.statements(product)
     connection.execute("BEGIN IMMEDIATE")
     connection.execute(sql["version_table"])
     version, readable_by = connection.execute(sql["version_read"]).fetchone()
     if (readable_by or 0) > SCHEMA_KNOWN:
         connection.execute("ROLLBACK")
         raise ConfigError(f"the database has schema {version}, newer than this Dalsegno, which knows {SCHEMA_KNOWN}")
-    for number, script in sqlfile.migrations("sqlite"):
+    for number, script in sqlfile.migrations(product):
         if number > (version or 0):
             # `executescript` would commit first; statements one by one stay inside the transaction.
             for statement in _split(script):

@@ -34,7 +34,7 @@ _ENDING = ".lock"
 class SqliteFleet:
     """One replica's part in the fleet, and its view of the others."""
 
-    def __init__(self, path: Path, writer: Writer, readers: Readers) -> None:
+    def __init__(self, path: Path, writer: Writer, readers: Readers[Rows]) -> None:
         self._path = path
         self._folder = beside(path, "-replicas")
         self._writer = writer
@@ -161,9 +161,9 @@ class Beat:
         with contextlib.ExitStack() as stack:
             gate = Gate(beside(self._path, "-gate"))
             stack.callback(gate.close)
-            connection = stack.enter_context(contextlib.closing(connect(self._path, cache_kib=64)))
             # A beat that a power failure takes back is no loss: it needs no sync of its own.
-            connection.execute("PRAGMA synchronous = NORMAL")
+            connection = connect(self._path, sync="NORMAL", cache_kib=64)
+            stack.callback(connection.close)
             while not self._stopping.wait(max(0.0, due - time.monotonic())):
                 gate.enter()
                 try:

@@ -29,12 +29,12 @@ class SqliteLog:
     """Sessions and their events in one file, and the replicas that run them. Make it with `open`."""
 
     def __init__(self, path: Path) -> None:
-        prepare(path)
+        prepare(path, product="sqlite")
         self._path = path
         self._rows = Rows()
         with translating():
             self._writer = Writer(path)
-            self._readers = Readers(path, self._rows)
+            self._readers = Readers(path, self._rows.for_reading())
         self._fleet = SqliteFleet(path, self._writer, self._readers)
 
     @classmethod

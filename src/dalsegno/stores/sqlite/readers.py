@@ -7,24 +7,26 @@ import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import TypeAlias, TypeVar
+from typing import Generic, TypeVar
 
 from dalsegno.errors import Unavailable
 from dalsegno.stores.sqlite.committer import Pace
 from dalsegno.stores.sqlite.file import PATIENCE_SECONDS, is_busy, reader, translated
-from dalsegno.stores.sqlite.rows import Rows
 
 R = TypeVar("R")
-Look: TypeAlias = Callable[[Rows, sqlite3.Cursor], R]
+V = TypeVar("V")
 THREADS = 2
 
 
-class Readers:
-    """Runs looks at the database. In a write-ahead log readers wait for nobody, and nobody for them."""
+class Readers(Generic[V]):
+    """Runs looks at the database: functions of a view, which knows the tables, and a cursor.
 
-    def __init__(self, path: Path, rows: Rows) -> None:
+    In a write-ahead log readers wait for nobody, and nobody waits for them.
+    """
+
+    def __init__(self, path: Path, view: V) -> None:
         self._path = path
-        self._rows = rows.for_reading()
+        self._view = view
         self._pace = Pace()
         self._near = reader(path, wait_seconds=0.0)
         self._near_cursor = self._near.cursor()
@@ -33,7 +35,7 @@ class Readers:
         self._local = threading.local()
         self._closed = False
 
-    async def near(self, look: Look[R]) -> R:
+    async def near(self, look: Callable[[V, sqlite3.Cursor], R]) -> R:
         """Look here and now, while such looks are quick: a row that is in memory costs less than a hop to a thread."""
         if self._pace.quick:
             started = time.perf_counter()
@@ -46,13 +48,13 @@ class Readers:
                 self._pace.note_here(time.perf_counter() - started)
         return await self.far(look)
 
-    def here(self, look: Look[R]) -> R:
+    def here(self, look: Callable[[V, sqlite3.Cursor], R]) -> R:
         """Look on the event loop; SQLite's errors come as they are."""
         if self._closed:
             raise Unavailable("the database is closed", outcome="not_applied")
-        return look(self._rows, self._near_cursor)
+        return look(self._view, self._near_cursor)
 
-    async def far(self, look: Look[R]) -> R:
+    async def far(self, look: Callable[[V, sqlite3.Cursor], R]) -> R:
         """Look from a thread."""
         if self._closed:
             raise Unavailable("the database is closed", outcome="not_applied")
@@ -66,7 +68,7 @@ class Readers:
             for connection in (self._near, *self._far):
                 connection.close()
 
-    def _look(self, look: Look[R]) -> R:
+    def _look(self, look: Callable[[V, sqlite3.Cursor], R]) -> R:
         started = time.perf_counter()
         try:
             cursor: sqlite3.Cursor | None = getattr(self._local, "cursor", None)
@@ -74,7 +76,7 @@ class Readers:
                 connection = reader(self._path, wait_seconds=PATIENCE_SECONDS)
                 self._far.append(connection)
                 self._local.cursor = cursor = connection.cursor()
-            return look(self._rows, cursor)
+            return look(self._view, cursor)
         except sqlite3.Error as error:
             raise translated(error) from error
         finally:

@@ -53,7 +53,7 @@ def unpacked(stored: bytes | str) -> str:
 
 
 class Kept(NamedTuple):
-    """A session as it was last read or written, with what its row held: the bytes of its state decide if it still is."""
+    """A session as it was last read or written. The bytes of its state decide whether it still is."""
 
     n: int
     state: bytes | None
@@ -65,8 +65,8 @@ class Rows:
     """Reads and writes rows. One instance belongs to one user at a time (a writer, or readers).
 
     A session's folded state is kept from commit to commit beside the bytes it was decoded from, and decided on without
-    reading its row: the statement that writes the row has those bytes in its condition. So another process's write, and a
-    transaction that was undone, need no invalidation: nothing is written, and the decision is made again on the row.
+    reading its row: the statement that writes the row has those bytes in its condition. So another process's write,
+    and a transaction that was undone, need no invalidation: nothing is written, and the row itself is decided on.
     """
 
     def __init__(self, *, cache: dict[Ref, Kept] | None = None) -> None:
@@ -141,14 +141,17 @@ class Rows:
         if row is None:
             return []
         n, head = row[0], row[1]
-        through = min(head, after + limit)
-        events = self._events(cursor, ref, n, after, through)
-        if len(events) != max(0, through - after):
-            session = self.load(cursor, ref)
-            if session is None or not session.deleted:
-                raise Unreadable(f"session {ref.id}: events are missing between {after} and {through} of {head}")
-            # The rest of a deleted session's log is erased, up to its last event.
-            events = self._events(cursor, ref, n, max(after, head - limit), head)
+        after = max(after, 0)
+        events = self._events(cursor, ref, n, after, min(head, after + limit), limit)
+        if len(events) == max(0, min(limit, head - after)):
+            return events
+        session = self.load(cursor, ref)
+        if session is None or not session.deleted:
+            raise Unreadable(f"session {ref.id}: events are missing between {after} and {after + limit} of {head}")
+        # A deleted session's log is erased from its beginning on, up to its last event.
+        events = self._events(cursor, ref, n, after, head, limit)
+        if not events or events[-1].seq != min(head, events[0].seq + limit - 1):
+            raise Unreadable(f"session {ref.id}: events are missing after {after} of {head}")
         return events
 
     def page(self, cursor: sqlite3.Cursor, tenant: str, query: Query) -> Page:
@@ -221,7 +224,7 @@ class Rows:
 
     def _rebuilt(self, cursor: sqlite3.Cursor, ref: Ref, row: Row) -> Session:
         n, head, epoch, owner, attempt, *_ = row
-        events = self._events(cursor, ref, n, 0, head)
+        events = self._events(cursor, ref, n, 0, head, head)
         if not events or events[-1].seq != head:
             raise Unreadable(f"session {ref.id}: the log ends before its head {head}")
         last = events[-1]
@@ -233,11 +236,12 @@ class Rows:
         oldest = tuple(replace(turn, attempt=max(turn.attempt, attempt)) for turn in session.open[:1])
         return replace(session, epoch=epoch, owner=owner, open=oldest + session.open[1:])
 
-    def _events(self, cursor: sqlite3.Cursor, ref: Ref, n: int, after: int, through: int) -> list[Event]:
-        base = n << 32
+    def _events(
+        self, cursor: sqlite3.Cursor, ref: Ref, n: int, after: int, through: int, limit: int
+    ) -> list[Event]:
         if through <= after:
             return []
-        rows = cursor.execute(self._event_read, (base | after, base | through)).fetchall()
+        rows = cursor.execute(self._event_read, (n << 32 | after, n << 32 | through, limit)).fetchall()
         return [_event(ref, row) for row in rows]
 
     def _write(self, cursor: sqlite3.Cursor, ref: Ref, kept: Kept | None, write: Write[R], now: int) -> bool:

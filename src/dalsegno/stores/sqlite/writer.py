@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 
 from dalsegno.errors import Unavailable
 from dalsegno.stores.sqlite.committer import Committer, Job, Pace, Work
-from dalsegno.stores.sqlite.file import PATIENCE_SECONDS, Gate, beside
+from dalsegno.stores.sqlite.file import PATIENCE_SECONDS, Gate, Sync, beside
 
 R = TypeVar("R")
 BATCH_MAX = 64
@@ -58,9 +58,10 @@ class Writer:
       so that a task that does nothing but commit still lets the others run.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, *, sync: Sync = "FULL", patience_seconds: float = PATIENCE_SECONDS) -> None:
         self.pace = Pace()
-        self._committer = Committer(path)
+        self._patience = patience_seconds
+        self._committer = Committer(path, sync=sync)
         self._gate = Gate(beside(path, "-gate"))
         self._waiting: deque[Waiting] = deque()
         self._committing: Sequence[Waiting] = ()
@@ -102,10 +103,10 @@ class Writer:
     async def close(self) -> None:
         """Finish what waits, then stop."""
         self._closed = True
-        deadline = time.monotonic() + PATIENCE_SECONDS
-        while (self._waiting or self._away) and time.monotonic() < deadline:
-            # An event would burden every commit with it.
-            await asyncio.sleep(0.002)  # noqa: ASYNC110
+        deadline = time.monotonic() + self._patience
+        # An event would burden every commit with it.
+        while (self._waiting or self._away) and time.monotonic() < deadline:  # noqa: ASYNC110
+            await asyncio.sleep(0.002)
         await asyncio.to_thread(self._helper.stop)
         await asyncio.to_thread(self._committer.close)
         self._gate.close()
@@ -199,21 +200,21 @@ class Writer:
     def _nudge(self, journey: int, waited: float) -> None:
         """While the thread is away, now and then: let it have the interpreter's lock, and look who waits for too long.
 
-        A loop that is never idle gives the lock away and takes it back before a thread can wake up; without a nudge such
-        a thread was seen to wait for more than 20 s.
+        A loop that is never idle gives the lock away and takes it back before a thread can wake up: without a nudge
+        such a thread was seen to wait for more than 20 s.
         """
         if not self._away or journey != self._journey or self._loop is None:
             return
         time.sleep(NUDGE_SECONDS)
         now = time.monotonic()
         for job in self._waiting:
-            if now - job.born > PATIENCE_SECONDS and not job.future.done():
+            if now - job.born > self._patience and not job.future.done():
                 error = Unavailable("another process keeps the database locked", outcome="not_applied")
                 job.future.set_exception(error)
         for job in self._committing:
-            if now - job.born > PATIENCE_SECONDS * PATIENCE_AFTER_WORK and not job.future.done():
+            if now - job.born > self._patience * PATIENCE_AFTER_WORK and not job.future.done():
                 job.future.set_exception(Unavailable("the disk does not answer", outcome="unknown"))
-        following = min(2 * waited, PATIENCE_SECONDS / 10)
+        following = min(2 * waited, self._patience / 10)
         self._loop.call_later(following, self._nudge, journey, following)
 
 

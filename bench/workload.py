@@ -1,0 +1,114 @@
+"""The turn that everything is measured with: a message of 200 bytes, one tool with a 2 KB result, an answer of 600
+bytes.
+
+The model answers at once, so what is left is ours. The content is hard to compress, so that no store can cheat.
+"""
+
+import random
+import string
+import uuid
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
+from datetime import timedelta
+from pathlib import Path
+
+from dalsegno.agents.plain import FunctionAgent
+from dalsegno.agents.tool import tool
+from dalsegno.core.context import Context
+from dalsegno.core.event import SessionCreated
+from dalsegno.core.input import Message
+from dalsegno.core.part import Part, ToolCall
+from dalsegno.ports import Call, Member, Ref
+from dalsegno.runtime.handle import Turn
+from dalsegno.runtime.replica import Replica, Tuning
+from dalsegno.runtime.service import Service
+from dalsegno.stores import open_cold, open_hot, open_warm
+
+MESSAGE_BYTES, RESULT_BYTES, ANSWER_BYTES = 200, 2048, 600
+CONTENT_BYTES = MESSAGE_BYTES + RESULT_BYTES + ANSWER_BYTES + 60
+"""What a turn holds of content: the three texts, and the call's name, arguments and id."""
+
+_noise = "".join(random.Random(1).choices(string.ascii_letters + string.digits + " ", k=1_000_000))
+
+
+def text(size: int) -> str:
+    """So many bytes of noise; making it costs nothing that would be measured."""
+    begin = random.randrange(len(_noise) - size)
+    return _noise[begin : begin + size]
+
+
+@tool("keyed")
+async def look_up(call: Call, order: str) -> str:
+    """What a shop knows of an order."""
+    return text(RESULT_BYTES)
+
+
+async def model(context: Context) -> AsyncGenerator[Part, None]:
+    """Calls the tool, then answers."""
+    if context.items[-1]["type"] == "function_call_output":
+        yield text(ANSWER_BYTES)
+    else:
+        yield ToolCall("look_up", {"order": text(20)})
+
+
+async def agent(turn: Turn) -> None:
+    """The plain loop."""
+    while (reply := await turn.generate(model, tools=[look_up])).calls:
+        await turn.perform(reply)
+
+
+class RandomIds:
+    """Random names."""
+
+    def session(self) -> str:
+        """A session id."""
+        return str(uuid.uuid4())
+
+    def incarnation(self) -> str:
+        """An incarnation."""
+        return uuid.uuid4().hex
+
+
+class Bench:
+    """One replica on a store, without HTTP."""
+
+    def __init__(self, replica: Replica, service: Service) -> None:
+        self.replica = replica
+        self.service = service
+
+    async def session(self) -> Ref:
+        """A new session."""
+        made = await self.service.create("bench", id=None, opening=SessionCreated())
+        return Ref("bench", made.id)
+
+    async def turn(self, ref: Ref) -> None:
+        """One turn, from the message to its end."""
+        await self.service.admit(ref, Message(text(MESSAGE_BYTES)), key=uuid.uuid4().hex)
+        running = self.replica.running(ref)
+        if running is not None:
+            await running
+
+
+@asynccontextmanager
+async def bench(directory: Path, *, name: str = "r1"):
+    """A replica on SQLite in a directory, as `dalsegno serve` without options has it."""
+    url = f"sqlite:////{directory}/bench.db"
+    warm = await open_warm(url)
+    hot = await open_hot(url)
+    blobs = await open_cold(f"file:///{directory}/cold")
+    ids = RandomIds()
+    replica = Replica(
+        Member(ids.incarnation(), name),
+        {"default": FunctionAgent(agent)},
+        warm=warm,
+        hot=hot,
+        blobs=blobs,
+        tuning=Tuning(lease_ttl=timedelta(seconds=5)),
+    )
+    await replica.start()
+    try:
+        yield Bench(replica, Service(replica, warm=warm, blobs=blobs, ids=ids))
+    finally:
+        await replica.drain()
+        await replica.stop()
+        await warm.close()

@@ -1,0 +1,50 @@
+"""`dalsegno serve`: one replica in this process, or a supervised fleet of them."""
+
+import click
+
+from dalsegno.ops.cli.options import options
+from dalsegno.ops.config import Config
+
+
+@click.command()
+@click.argument("target")
+@options(Config)
+def serve(target: str, **given: str | None) -> int:
+    """Serve an agent over HTTP.
+
+    TARGET names a plain async function that takes the turn: `module:attr` or `file.py:attr`. It is imported from the
+    current directory.
+
+    \b
+      dalsegno serve agent.py:answer
+      dalsegno serve agent.py:answer --replicas 3 --port 8080
+      dalsegno serve app.agents:support --warm sqlite:////var/lib/app/sessions.db
+
+    Prints one line `ready http://HOST:PORT replica=ID pid=PID` for each replica when it can serve. SIGTERM and Ctrl-C
+    drain: turns are handed over at their next step, streams are aborted so that clients resume elsewhere, exit code 0;
+    a second one ends at once. With --replicas, SIGHUP restarts the replicas one after another.
+
+    Every option has a variable, named in brackets; an option wins. Durations are 500ms, 5s, 2m; sizes 64KB, 1MiB.
+    """
+    from dalsegno.ops.config import environment, refuse_open_door, resolve
+    from dalsegno.ops.lifeline import Ready
+    from dalsegno.ops.logs import log_to_stderr
+
+    def announce(ready: Ready) -> None:
+        print(ready, flush=True)
+
+    config = resolve(Config, given, environment(), target=target)
+    refuse_open_door(config)
+    log_to_stderr(level=config.log_level, style=config.log_format)
+    if config.replicas > 1:
+        import asyncio
+
+        from dalsegno.ops.supervisor import supervise
+
+        return asyncio.run(supervise(config, on_ready=announce))
+
+    from dalsegno.ops.load import load
+    from dalsegno.ops.serve import serve as serve_here
+
+    serve_here(config, load(config.target, name=config.agent_name), announce=announce)
+    return 0

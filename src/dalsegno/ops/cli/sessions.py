@@ -1,0 +1,186 @@
+"""`dalsegno sessions …`: what an operator asks about conversations."""
+
+import asyncio
+import json
+import sys
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import aclosing
+from typing import IO, Any, TypeVar
+
+import click
+
+from dalsegno.ops.cli.options import options
+from dalsegno.ops.config import Reach
+
+T = TypeVar("T")
+as_json = click.option("--json", "as_json", is_flag=True, help="Print JSON, one object a line.")
+
+
+@click.group(no_args_is_help=True)
+@options(Reach)
+@click.pass_context
+def sessions(ctx: click.Context, **given: str | None) -> None:
+    """List, show, move and delete sessions.
+
+    The sessions are those of a server (--url, by default http://127.0.0.1:8000), or those of a warm tier that is read
+    directly (--warm). The options stand before or after the command.
+
+    \b
+      dalsegno sessions list
+      dalsegno sessions show 0198f0c2-7d1e-7c3a-9b52-5f0d4f6f1a2b
+      dalsegno sessions --warm sqlite:///.dalsegno/sessions.db list
+    """
+    ctx.obj = given
+
+
+@sessions.command("list")
+@options(Reach)
+@as_json
+@click.pass_context
+def list_sessions(ctx: click.Context, as_json: bool, **given: str | None) -> None:
+    """List sessions in order of creation.
+
+    \b
+      dalsegno sessions list --json | head
+    """
+    from dalsegno.ops import screen
+
+    found = _do(ctx, given, lambda desk: _all(desk.list()))
+    if as_json:
+        _print_lines(found)
+    else:
+        screen.show(screen.session_table(found))
+
+
+@sessions.command()
+@click.argument("session")
+@options(Reach)
+@as_json
+@click.pass_context
+def show(ctx: click.Context, session: str, as_json: bool, **given: str | None) -> None:
+    """Draw a session's turns and steps as a tree.
+
+    \b
+      dalsegno sessions show 0198f0c2-7d1e-7c3a-9b52-5f0d4f6f1a2b
+    """
+    from dalsegno.ops import screen
+
+    async def both(desk: Any) -> tuple[Any, list[Any]]:
+        return await desk.get(session), _events(await desk.export(session))
+
+    found, events = _do(ctx, given, both)
+    if as_json:
+        _print_lines([{**found, "events": events}])
+    else:
+        screen.show(screen.session_tree(found, events))
+
+
+@sessions.command()
+@click.argument("session")
+@click.option("--after", type=click.IntRange(min=0), default=0, metavar="N", help="Only events after this number.")
+@options(Reach)
+@as_json
+@click.pass_context
+def events(ctx: click.Context, session: str, after: int, as_json: bool, **given: str | None) -> None:
+    """List a session's events: number, type, turn, time, and what it says.
+
+    \b
+      dalsegno sessions events 0198f0c2-7d1e-7c3a-9b52-5f0d4f6f1a2b --after 17
+    """
+    from dalsegno.ops import screen
+
+    log = _events(_do(ctx, given, lambda desk: desk.export(session)))
+    found = [event for event in log if event["seq"] > after]
+    if as_json:
+        _print_lines(found)
+    else:
+        screen.show(screen.event_table(found))
+
+
+@sessions.command()
+@click.argument("session")
+@click.option("-o", "--output", type=click.File("wb"), default="-", help="A file; by default the standard output.")
+@options(Reach)
+@click.pass_context
+def export(ctx: click.Context, session: str, output: IO[bytes], **given: str | None) -> None:
+    """Write a session's whole log, one event's JSON a line, as `import` takes it.
+
+    \b
+      dalsegno sessions export 0198f0c2-7d1e-7c3a-9b52-5f0d4f6f1a2b > session.ndjson
+    """
+    output.write(_do(ctx, given, lambda desk: desk.export(session)))
+
+
+@sessions.command("import")
+@click.argument("file", type=click.File("rb"))
+@options(Reach)
+@click.pass_context
+def import_session(ctx: click.Context, file: IO[bytes], **given: str | None) -> None:
+    """Make a new session from an export, and print its id. FILE may be - for the standard input.
+
+    \b
+      dalsegno sessions import session.ndjson --url http://other:8000
+    """
+    lines = file.read()
+    click.echo(_do(ctx, given, lambda desk: desk.restore(lines)))
+
+
+@sessions.command()
+@click.argument("session")
+@click.option("--at", type=click.IntRange(min=1), metavar="N", help="The last event to take along; default: all.")
+@options(Reach)
+@click.pass_context
+def fork(ctx: click.Context, session: str, at: int | None, **given: str | None) -> None:
+    """Make a new session that begins as a copy of this one, and print its id.
+
+    \b
+      dalsegno sessions fork 0198f0c2-7d1e-7c3a-9b52-5f0d4f6f1a2b --at 42
+    """
+    click.echo(_do(ctx, given, lambda desk: desk.fork(session, at=at)))
+
+
+@sessions.command()
+@click.argument("session")
+@click.option("-y", "--yes", is_flag=True, help="Do not ask.")
+@options(Reach)
+@click.pass_context
+def delete(ctx: click.Context, session: str, yes: bool, **given: str | None) -> None:
+    """Delete a session, its events and its artifacts, for good. Asks first when a person is at the terminal.
+
+    \b
+      dalsegno sessions delete 0198f0c2-7d1e-7c3a-9b52-5f0d4f6f1a2b --yes
+    """
+    if not yes and sys.stdin.isatty():
+        click.confirm(f"Delete session {session} for good?", abort=True)
+    _do(ctx, given, lambda desk: desk.delete(session))
+    click.echo(f"deleted {session}")
+
+
+def _do(ctx: click.Context, given: dict[str, str | None], verb: Callable[[Any], Awaitable[T]]) -> T:
+    """Carry a verb out where the options of the group and of the command, the latter winning, say."""
+    from dalsegno.ops.config import environment, resolve
+    from dalsegno.ops.reach import reached
+
+    merged = {**ctx.obj, **{name: value for name, value in given.items() if value is not None}}
+    if merged.get("warm") is not None and merged.get("url") is None:
+        merged["url"] = ""  # a warm tier that was asked for wins over a server that the environment names
+
+    async def run() -> T:
+        async with reached(resolve(Reach, merged, environment())) as desk:
+            return await verb(desk)
+
+    return asyncio.run(run())
+
+
+async def _all(found: AsyncIterator[Any]) -> list[Any]:
+    async with aclosing(found) as entries:  # type: ignore[type-var]
+        return [entry async for entry in entries]
+
+
+def _events(lines: bytes) -> list[Any]:
+    return [json.loads(line) for line in lines.splitlines()]
+
+
+def _print_lines(objects: list[Any]) -> None:
+    for found in objects:
+        click.echo(json.dumps(found, ensure_ascii=False))

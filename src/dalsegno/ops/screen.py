@@ -1,0 +1,164 @@
+"""Sessions for people: tables and trees from the contract's JSON. Colour only on a terminal; knows no store and no server."""
+
+import json
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from rich import box
+from rich.console import Console, RenderableType
+from rich.table import Table
+from rich.text import Text
+from rich.tree import Tree
+
+WORDS = 100
+COLOURS = {
+    "completed": "green",
+    "failed": "red",
+    "cancelled": "yellow",
+    "waiting": "yellow",
+    "running": "cyan",
+    "idle": "green",
+    "queued": "dim",
+}
+
+
+def show(what: RenderableType) -> None:
+    """Print it. Where nobody looks, lines are as long as they need to be."""
+    console = Console(highlight=False)
+    if not console.is_terminal:
+        console = Console(highlight=False, width=200, color_system=None)
+    console.print(what)
+
+
+def session_table(sessions: Sequence[Any]) -> RenderableType:
+    """One session a line."""
+    if not sessions:
+        return "no sessions"
+    table = Table("session", "status", "head", "queued", "agent", "user", "updated", box=box.SIMPLE_HEAD)
+    for session in sessions:
+        table.add_row(
+            session["id"],
+            Text(session["status"], style=COLOURS.get(session["status"], "")),
+            str(session["head"]),
+            str(session["queued"]),
+            Text(session["agent"]),
+            Text(session["user"] or "–"),
+            session["updated_at"],
+        )
+    return table
+
+
+def event_table(events: Sequence[Any]) -> RenderableType:
+    """One event a line."""
+    if not events:
+        return "no events"
+    table = Table("seq", "type", "turn", "at", "says", box=box.SIMPLE_HEAD)
+    for event in events:
+        turn = str(int(event["turn"][-8:], 16)) if event["turn"] else "–"
+        table.add_row(str(event["seq"]), event["type"], turn, event["at"], Text(says(event)))
+    return table
+
+
+def session_tree(session: Any, events: Sequence[Any]) -> RenderableType:
+    """The session, its turns, and in each turn what happened, in order."""
+    root = Tree(
+        Text.assemble(
+            ("session ", "bold"),
+            session["id"],
+            " ",
+            (session["status"], COLOURS.get(session["status"], "")),
+            (f"  agent {session['agent']}, head {session['head']}, {session['created_at']}", "dim"),
+        )
+    )
+    turns: dict[str, Tree] = {}
+    ends = {event["turn"]: event["type"].removeprefix("turn.") for event in events if event["type"] in ENDS}
+    for event in events:
+        if event["type"] == "turn.created":
+            turns[event["turn"]] = root.add(_turn(event, ends.get(event["turn"], "open")))
+        elif event["turn"] in turns:
+            turns[event["turn"]].add(_line(event))
+        elif event["type"] != "session.created":
+            root.add(_line(event))
+    return root
+
+
+ENDS = ("turn.completed", "turn.failed", "turn.cancelled")
+
+
+def says(event: Any) -> str:
+    """What an event says, in a line."""
+    data = event["data"]
+    match event["type"]:
+        case "turn.created" | "turn.input":
+            return _input(data["input"])
+        case "item.done":
+            return _item(data["item"])
+        case "turn.started":
+            carried = f", going on after {data['carried']} units" if data["carried"] else ""
+            return f"attempt {data['attempt']}, epoch {data['epoch']}{carried}"
+        case "tool.intent":
+            return f"{data['name']} ({data['effect']}, key {data['key']})"
+        case "turn.waiting":
+            return "for " + ", ".join(f"{a['type']} of {a['name']} {a['call_id']}" for a in data["actions"])
+        case "turn.failed":
+            return f"{data['error']['code']}: {_short(data['error']['message'])}"
+        case "turn.cancelled":
+            return f"by {data['by']}"
+        case "turn.completed":
+            return "" if not data.get("usage") else _short(json.dumps(data["usage"]))
+        case _:
+            return _short(json.dumps(data, ensure_ascii=False)) if data else ""
+
+
+def _turn(created: Any, end: str) -> Text:
+    number = int(created["turn"][-8:], 16)
+    style = COLOURS.get(end, "cyan")
+    return Text.assemble((f"turn {number} ", "bold"), (end, style), f"  “{says(created)}”", (f"  {created['turn']}", "dim"))
+
+
+def _line(event: Any) -> Text:
+    name = event["type"].removeprefix("turn.").removeprefix("item.")
+    if event["type"] == "item.done":
+        name = event["data"]["item"]["type"].removeprefix("dalsegno:").replace("function_call", "call")
+    style = COLOURS.get(name, "magenta" if name in ("call", "call_output", "tool.intent") else "blue")
+    return Text.assemble((f"{event['seq']:>4} ", "dim"), (f"{name:<12} ", style), says(event))
+
+
+def _input(said: Any) -> str:
+    match said.get("type"):
+        case "approval":
+            return f"{said['decision']} {said['call_id']}"
+        case "tool_result":
+            return f"{said['call_id']}: {_short(said.get('output') or said.get('error') or '')}"
+        case "cancel":
+            return "cancel"
+        case _:
+            return _short(said.get("content") or " ".join(_texts(said.get("items") or ())))
+
+
+def _item(item: Any) -> str:
+    match item["type"]:
+        case "function_call":
+            return _short(f"{item['name']}({item['arguments']})")
+        case "function_call_output":
+            output = item.get("output", "")
+            return _short(output if isinstance(output, str) else json.dumps(output))
+        case "dalsegno:step" | "dalsegno:event":
+            return _short(f"{item['name']} {json.dumps(item.get('output', item.get('data')), ensure_ascii=False)}")
+        case _:
+            unfinished = "" if item.get("status", "completed") == "completed" else f" [{item['status']}]"
+            return _short("".join(_texts([item]))) + unfinished
+
+
+def _texts(items: Iterable[Any]) -> list[str]:
+    texts = []
+    for item in items:
+        content = item.get("content")
+        parts = [content] if isinstance(content, str) else [part.get("text") or "" for part in content or ()]
+        texts.append("".join(parts))
+    return texts
+
+
+def _short(text: str) -> str:
+    line = " ".join(text.split())
+    return line if len(line) <= WORDS else f"{line[: WORDS - 1]}…"

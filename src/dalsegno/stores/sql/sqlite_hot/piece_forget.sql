@@ -1,0 +1,1 @@
+DELETE FROM dalsegno_piece WHERE step = ?

@@ -1,0 +1,1 @@
+INSERT OR REPLACE INTO dalsegno_piece (step, at, until, body) VALUES (?, ?, ?, ?)

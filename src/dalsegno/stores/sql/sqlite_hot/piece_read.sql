@@ -1,0 +1,1 @@
+SELECT body FROM dalsegno_piece WHERE step = ? AND until > ? ORDER BY at

@@ -1,0 +1,1 @@
+SELECT max(version), max(readable_by) FROM dalsegno_schema

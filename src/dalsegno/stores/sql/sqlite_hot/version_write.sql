@@ -1,0 +1,1 @@
+INSERT INTO dalsegno_schema (version, readable_by) VALUES (?, ?)

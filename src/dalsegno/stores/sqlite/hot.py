@@ -1,0 +1,165 @@
+"""The port `Hot` beside a SQLite log: a second file, which may be lost at any moment, and datagrams for hints.
+
+The file is written without a sync, through the same kind of writer as the log, so that what `publish` has returned from
+is read by every process, and a stale epoch is refused by the first publication after a fence. A file that is damaged is
+thrown away and made anew, and the other processes follow.
+"""
+
+import asyncio
+import contextlib
+import os
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import asynccontextmanager
+from datetime import timedelta
+from pathlib import Path
+from typing import TypeVar
+
+import msgspec
+
+from dalsegno.core.stream import Piece
+from dalsegno.errors import LeaseLost, Unavailable, Unreadable
+from dalsegno.ports import Hint, OpenStep, Ref
+from dalsegno.stores.sqlite.file import beside, clock_ms, prepare, translating
+from dalsegno.stores.sqlite.readers import Readers
+from dalsegno.stores.sqlite.steps import Steps
+from dalsegno.stores.sqlite.wake import Wake
+from dalsegno.stores.sqlite.writer import Writer
+
+R = TypeVar("R")
+LIFETIME = timedelta(minutes=10)
+PATIENCE_SECONDS = 0.2
+SWEEP_EVERY_MS = 10_000
+LOOK_EVERY_MS = 1_000
+
+
+class Tier:
+    """The open file: what is exchanged when it turns out to be damaged."""
+
+    def __init__(self, path: Path, lifetime: timedelta) -> None:
+        prepare(path, product="sqlite_hot")
+        self.steps = Steps(lifetime)
+        with translating():
+            self.writer = Writer(path, sync="OFF", patience_seconds=PATIENCE_SECONDS)
+            self.readers = Readers(path, self.steps)
+        self._path = path
+        self._inode = os.stat(path).st_ino
+
+    def is_current(self) -> bool:
+        """Whether this is still the file that others find under the path."""
+        try:
+            return os.stat(self._path).st_ino == self._inode
+        except OSError:
+            return False
+
+    async def close(self) -> None:
+        """Let go of the file."""
+        await self.writer.close()
+        await self.readers.close()
+
+
+class SqliteHot:
+    """Open steps and hints for the processes of one machine. Make it with `open`."""
+
+    def __init__(self, path: Path, tier: Tier, wake: Wake, lifetime: timedelta) -> None:
+        self._path = path
+        self._tier = tier
+        self._wake = wake
+        self._lifetime = lifetime
+        self._swept = self._looked = clock_ms()
+        self._replacing = False
+        self._encode = msgspec.msgpack.Encoder().encode
+        self._decode = msgspec.msgpack.Decoder(Hint).decode
+
+    @classmethod
+    async def open(cls, database: Path, *, lifetime: timedelta = LIFETIME) -> "SqliteHot":
+        """Open the hot tier that lies beside the log in `database`, or make it."""
+        path = beside(database, "-hot")
+        try:
+            tier = await asyncio.to_thread(Tier, path, lifetime)
+        except Unreadable:
+            await asyncio.to_thread(_throw_away, path)
+            tier = await asyncio.to_thread(Tier, path, lifetime)
+        return cls(path, tier, Wake(beside(database, "-wake")), lifetime)
+
+    async def publish(self, ref: Ref, epoch: int, pieces: Sequence[Piece]) -> None:
+        """See port `Hot`."""
+        tier = self._tier
+        if not await self._safely(tier.writer.do(lambda cursor, _: tier.steps.publish(cursor, ref, epoch, pieces))):
+            raise LeaseLost(f"session {ref.id} has a newer epoch than {epoch}")
+        now = clock_ms()
+        if now - self._looked > LOOK_EVERY_MS:
+            self._looked = now
+            await self._keep_house(now)
+
+    async def fence(self, ref: Ref, epoch: int) -> OpenStep | None:
+        """See port `Hot`."""
+        tier = self._tier
+        shown = await self._safely(tier.writer.do(lambda cursor, _: tier.steps.fence(cursor, ref, epoch)))
+        if shown == "stale":
+            raise LeaseLost(f"session {ref.id} has a newer epoch than {epoch}")
+        return shown
+
+    async def read(self, ref: Ref, *, base: int = 0, after: int = 0) -> OpenStep | None:
+        """See port `Hot`."""
+        return await self._safely(self._tier.readers.near(lambda steps, cursor: steps.read(cursor, ref, base, after)))
+
+    async def clear(self, ref: Ref, epoch: int) -> None:
+        """See port `Hot`. A stale epoch's clear does nothing: the step is somebody else's by now."""
+        tier = self._tier
+        await self._safely(tier.writer.do(lambda cursor, _: tier.steps.clear(cursor, ref, epoch)))
+
+    async def tell(self, hint: Hint) -> None:
+        """See port `Hot`."""
+        self._wake.send(self._encode(hint))
+
+    @asynccontextmanager
+    async def listen(self, heard: Callable[[Hint], None]) -> AsyncIterator[None]:
+        """See port `Hot`."""
+
+        def understood(message: bytes) -> None:
+            with contextlib.suppress(msgspec.MsgspecError):
+                hint = self._decode(message)
+                heard(hint)
+
+        with self._wake.listen(understood):
+            yield
+
+    async def close(self) -> None:
+        """Let go of files, threads and sockets."""
+        self._wake.close()
+        await self._tier.close()
+
+    async def _safely(self, asked: Awaitable[R]) -> R:
+        """Damage to a file that may be lost is no more than its loss."""
+        try:
+            return await asked
+        except Unreadable as error:
+            await self._replace()
+            raise Unavailable(f"the hot tier was damaged and begins anew: {error}", outcome="not_applied") from error
+
+    async def _keep_house(self, now: int) -> None:
+        if not self._tier.is_current():
+            await self._replace()
+        elif now - self._swept > SWEEP_EVERY_MS:
+            self._swept = now
+            tier = self._tier
+            await self._safely(tier.writer.do(lambda cursor, _: tier.steps.sweep(cursor)))
+
+    async def _replace(self) -> None:
+        """Open what lies under the path; if that is the damaged file itself, throw it away first."""
+        if self._replacing:
+            return
+        self._replacing = True
+        damaged = self._tier
+        try:
+            if damaged.is_current():
+                await asyncio.to_thread(_throw_away, self._path)
+            self._tier = await asyncio.to_thread(Tier, self._path, self._lifetime)
+            await damaged.close()
+        finally:
+            self._replacing = False
+
+
+def _throw_away(path: Path) -> None:
+    for ending in ("", "-wal", "-shm"):
+        beside(path, ending).unlink(missing_ok=True)

@@ -1,0 +1,174 @@
+"""The open step: what was shown is repeated in silence, grown, or closed; never taken back (design §5)."""
+
+from collections.abc import Sequence
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from dalsegno.core import item as items
+from dalsegno.core.generation import Diverged, Generation
+from dalsegno.core.item import text_of
+from dalsegno.core.json import JsonObject
+from dalsegno.core.stream import Piece
+
+Said = list[tuple[str, list[str]]]
+said: st.SearchStrategy[Said] = st.lists(
+    st.tuples(st.sampled_from(["message", "reasoning", "tool a", "tool b"]), st.lists(st.text("ab𝄋", max_size=3), max_size=4)),
+    max_size=4,
+)
+
+
+def new(kind: str, number: int) -> JsonObject:
+    if kind.startswith("tool"):
+        return items.opened(items.call(f"call_{number}", kind, "", item_id=f"fc_{number}"))
+    make = items.message if kind == "message" else items.reasoning
+    return items.opened(make("", item_id=f"{kind}_{number}"))
+
+
+class Speech:
+    """A generation under way: every piece that was published, and the items that were closed on the way."""
+
+    def __init__(self, generation: Generation) -> None:
+        self.generation = generation
+        self.pieces: list[Piece] = []
+        self.closed: list[JsonObject] = []
+        self.diverged = 0
+
+    def show(self, pieces: Sequence[Piece] | Diverged) -> None:
+        if isinstance(pieces, Diverged):
+            self.diverged += 1
+            self.closed += pieces.items
+            pieces = self.generation.restart(base=self.generation.base + len(pieces.items))
+        self.pieces += pieces
+
+    def say(self, what: Said, *, first: int = 0) -> "Speech":
+        for number, (kind, texts) in enumerate(what, first):
+            self.show(self.generation.open(new(kind, number)))
+            for text in texts:
+                if text:
+                    self.show(self.generation.text(text))
+        return self
+
+    def finish(self) -> list[JsonObject]:
+        made = self.generation.finish()
+        if isinstance(made, Diverged):
+            self.show(made)
+            made = self.generation.finish()
+            assert not isinstance(made, Diverged)
+        return list(made)
+
+
+def fresh() -> Speech:
+    return Speech(Generation(turn=2, base=7))
+
+
+def texts(what: Said) -> list[str]:
+    return ["".join(parts) for _, parts in what]
+
+
+def assembled(pieces: Sequence[Piece]) -> dict[str, str]:
+    """What a client puts together; the places must fit."""
+    found: dict[str, str] = {}
+    units = 0
+    for piece in pieces:
+        assert piece.at == units
+        if piece.item is not None:
+            found[piece.item_id] = ""
+        else:
+            assert piece.offset == len(found[piece.item_id])
+            found[piece.item_id] += piece.delta
+        units = piece.end
+    return found
+
+
+@given(said)
+def test_what_is_said_is_what_is_recorded(what: Said):
+    """The pieces add up to the items."""
+    speech = fresh().say(what)
+    made = speech.finish()
+    assert [text_of(item) for item in made] == texts(what)
+    assert assembled(speech.pieces) == {str(item["id"]): text_of(item) for item in made}
+    assert all(item["status"] == "completed" for item in made)
+    assert speech.generation.units == sum(1 + len(text) for text in texts(what))
+
+
+@given(said, st.integers(0, 40), said)
+def test_a_successor_goes_on_from_what_was_shown(what: Said, kept: int, again: Said):
+    """Whatever part was shown and whatever is said now: the record is what was said, and clients have exactly the record."""
+    before = fresh().say(what).pieces[:kept]
+    speech = Speech(Generation(turn=2, base=7, carried=before)).say(again, first=100)
+    made = speech.finish()
+    assert [text_of(item) for item in made] == texts(again)
+    assert [str(item["type"]) for item in made] == [
+        "function_call" if kind.startswith("tool") else kind for kind, _ in again
+    ]
+    if not speech.diverged:
+        assert assembled([*before, *speech.pieces]) == {str(item["id"]): text_of(item) for item in made}
+        return
+    shown = assembled(before)
+    assert {str(item["id"]): text_of(item) for item in speech.closed}.items() >= shown.items()
+    later = [piece for piece in speech.pieces if piece.base == speech.generation.base]
+    assert assembled(later) == {str(item["id"]): text_of(item) for item in made}
+    assert all(item["status"] == "incomplete" for item in speech.closed)
+    assert not {str(item["id"]) for item in speech.closed} & {str(item["id"]) for item in made}
+
+
+@given(said, st.integers(0, 40))
+def test_a_repetition_is_silent(what: Said, kept: int):
+    """The same answer again shows only what had not been shown, under the names it was shown by."""
+    first = fresh().say(what)
+    before = first.pieces[:kept]
+    speech = Speech(Generation(turn=2, base=7, carried=before)).say(what, first=100)
+    speech.finish()
+    assert speech.diverged == 0
+    assert sum(piece.end - piece.at for piece in speech.pieces) == first.generation.units - sum(
+        piece.end - piece.at for piece in before
+    )
+
+
+@given(said, said)
+def test_asking_again_is_like_taking_over(what: Said, again: Said):
+    """A model that failed and is asked again in the same attempt goes on from what it had shown itself."""
+    speech = fresh().say(what)
+    speech.generation.retry()
+    made = speech.say(again, first=100).finish()
+    assert [text_of(item) for item in made] == texts(again)
+
+
+@given(said)
+def test_what_is_abandoned_is_closed(what: Said):
+    """All that was shown, and nothing else, becomes incomplete items."""
+    speech = fresh().say(what)
+    closed = speech.generation.abandon()
+    assert [(text_of(item), item["status"]) for item in closed] == [(text, "incomplete") for text in texts(what)]
+
+
+@pytest.mark.parametrize(
+    ("shown", "again"),
+    [
+        ([("message", ["abc"])], [("message", ["abd"])]),
+        ([("message", ["abc"])], [("message", ["ab"])]),
+        ([("message", ["abc"])], [("reasoning", ["abc"])]),
+        ([("message", ["abc"])], []),
+        ([("message", ["abc"]), ("message", ["d"])], [("message", ["abcd"]), ("message", ["d"])]),
+        ([("message", ["abc"]), ("message", ["d"])], [("message", ["abc"])]),
+        ([("tool a", ["{}"])], [("tool b", ["{}"])]),
+        ([("message", ["abc"])], [("message", ["ab"]), ("message", ["c"])]),
+    ],
+)
+def test_another_answer_is_told_apart(shown: Said, again: Said):
+    """An answer that is shorter, other, of another kind or otherwise divided is not a continuation."""
+    before = fresh().say(shown).pieces
+    speech = Speech(Generation(turn=2, base=7, carried=before)).say(again, first=100)
+    speech.finish()
+    assert speech.diverged == 1
+    assert [text_of(item) for item in speech.closed] == texts(shown)
+
+
+def test_a_call_keeps_the_name_it_was_shown_by():
+    """The call id that clients saw is the one on record, so that the effect's key is derived from it."""
+    before = fresh().say([("tool a", ["{"])]).pieces
+    speech = Speech(Generation(turn=2, base=7, carried=before)).say([("tool a", ["{}"])], first=100)
+    (made,) = speech.finish()
+    assert (made["call_id"], made["id"]) == ("call_0", "fc_0")
