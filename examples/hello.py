@@ -1,6 +1,6 @@
 """The smallest agent that has everything: a model that streams, and a turn that any replica can go on with.
 
-    dalsegno serve examples/hello.py:hello --replicas 3
+dalsegno serve examples/hello.py:hello --replicas 3
 """
 
 import asyncio

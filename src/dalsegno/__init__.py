@@ -1,9 +1,9 @@
 """Dalsegno runs any Python agent on any number of identical replicas. The public names, nothing else.
 
-    async def answer(turn: Turn) -> None:
-        await turn.say(f"You said: {turn.text}")
+async def answer(turn: Turn) -> None:
+    await turn.say(f"You said: {turn.text}")
 
-    $ dalsegno serve agent.py:answer --replicas 3
+$ dalsegno serve agent.py:answer --replicas 3
 """
 
 from dalsegno.agents.tool import Crash, outside, tool

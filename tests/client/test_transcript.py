@@ -80,5 +80,5 @@ def test_what_nobody_will_finish_is_forgotten(event: Event):
 
 def test_an_attempt_that_carries_on_keeps_what_there_is():
     """`carried` above zero: the next delta follows the last one of the attempt before."""
-    carried = Event(type="turn.started", turn="t", data={"attempt": 2, "epoch": 2, "carried": 2})
+    carried = Event(type="turn.started", turn="t", data={"attempt": 2, "epoch": 2, "carried": 2}, id="9.2")
     assert texts(added("a"), delta("a", 0, "x"), carried, delta("a", 1, "y")) == {"a": "xy"}

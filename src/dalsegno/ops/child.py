@@ -5,8 +5,8 @@ import sys
 from dalsegno.errors import ConfigError, DalsegnoError
 from dalsegno.ops.lifeline import Failed, Lifeline
 from dalsegno.ops.load import load
-from dalsegno.ops.serve import serve
 from dalsegno.ops.logs import log_to_stderr
+from dalsegno.ops.serve import serve
 
 
 def main() -> int:

@@ -8,7 +8,7 @@ import difflib
 import os
 import re
 import typing
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from datetime import timedelta
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeAlias, TypeVar
@@ -74,9 +74,9 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
     ] = timedelta(hours=1)
     max_turns: Annotated[Count, _about("Turns at once, per replica.", "N")] = 256
     max_queue: Annotated[Count, _about("Turns that may wait in one session.", "N")] = 100
-    max_context: Annotated[
-        int, _about("What a model is shown at most before old turns give way.", "SIZE", ge=1024)
-    ] = 256 * 1024
+    max_context: Annotated[int, _about("What a model is shown at most before old turns give way.", "SIZE", ge=1024)] = (
+        256 * 1024
+    )
     max_body: Annotated[int, _about("A request's body at most.", "SIZE", ge=1024, le=2**30)] = 1024 * 1024
     max_import: Annotated[int, _about("An imported session at most.", "SIZE", ge=1024, le=2**34)] = 64 * 1024 * 1024
     max_requests: Annotated[Count, _about("Requests at once, per replica.", "N")] = 2000
@@ -151,7 +151,13 @@ def settings(kind: type[msgspec.Struct]) -> tuple[Setting, ...]:
     """The settings of `Config` or `Reach`, in order."""
     kinds = typing.get_type_hints(kind, include_extras=True)
     return tuple(
-        Setting(field.name, kinds[field.name], field.default, _meta(kinds[field.name], "description"), _metavar(kinds, field))
+        Setting(
+            field.name,
+            kinds[field.name],
+            field.default,
+            _meta(kinds[field.name], "description"),
+            _metavar(kinds, field),
+        )
         for field in msgspec.structs.fields(kind)
         if field.name not in NO_SETTING
     )
@@ -165,7 +171,7 @@ def environment() -> Mapping[str, str]:
 def resolve(kind: type[C], options: Mapping[str, Any], environ: Mapping[str, str], **fixed: Any) -> C:
     """The configuration. `options` are those given on the command line, as text; None = not given.
 
-    Raises `ConfigError` that names the flag or variable and says what to write instead; a secret's value is never in it.
+    Raises `ConfigError` that names the flag or variable and what to write instead; a secret's value is never in it.
     """
     refuse_unknown(environ)
     values: dict[str, Any] = {}
@@ -188,29 +194,6 @@ def refuse_unknown(environ: Mapping[str, str]) -> None:
         near = difflib.get_close_matches(unknown[0], known, n=1, cutoff=0.6)
         hint = f"did you mean {near[0]}?" if near else f"known are {', '.join(sorted(known))}"
         raise ConfigError(f"there is no setting {unknown[0]}: {hint}")
-
-
-def refuse_open_door(config: Config) -> None:
-    """Raise `ConfigError` when everybody could reach a server that asks nobody for a key."""
-    if not config.api_keys and not config.insecure and not is_loopback(config.host):
-        raise ConfigError(
-            f"without API keys the server listens on loopback only, and {config.host!r} is not: "
-            "set DALSEGNO_API_KEYS, or say --insecure"
-        )
-
-
-def is_loopback(host: str) -> bool:
-    """Whether only this machine can reach it. A name is not looked up: what it means may change."""
-    return host in ("localhost", "::1", "[::1]") or re.fullmatch(r"127(\.[0-9]{1,3}){3}", host) is not None
-
-
-def replica_ids(config: Config) -> Sequence[str]:
-    """A stable name for each replica: `r1`, `r2`, …; with a name of one's own `web.1`, `web.2`, …"""
-    if config.replicas == 1:
-        return (config.replica_id,)
-    if config.replica_id == "r1":
-        return [f"r{number}" for number in range(1, config.replicas + 1)]
-    return [f"{config.replica_id}.{number}" for number in range(1, config.replicas + 1)]
 
 
 def spelled(setting: Setting, value: Any) -> str:
@@ -252,9 +235,7 @@ def _value(setting: Setting, given: Any, origin: str) -> Any:
         raise ConfigError(f"{origin}: {_complaint(setting, given, error)}") from None
     least, most = _meta(setting.kind, "extra").get("least"), _meta(setting.kind, "extra").get("most")
     if (least is not None and value < least) or (most is not None and value > most):
-        raise ConfigError(
-            f"{origin}: {given} is outside {format_duration(least)} to {format_duration(most)}"
-        )
+        raise ConfigError(f"{origin}: {given} is outside {format_duration(least)} to {format_duration(most)}")
     return value
 
 

@@ -19,7 +19,11 @@ from dalsegno.ports import Agent
 
 SHAPE = "write it as `module:attr` or `file.py:attr`, for example agent.py:answer"
 SUPPORTED = "this release serves a plain `async def answer(turn)`"
-FRAMEWORKS = {"pydantic_ai": "a Pydantic AI agent", "agents": "an OpenAI Agents SDK agent", "langgraph": "a LangGraph graph"}
+FRAMEWORKS = {
+    "pydantic_ai": "a Pydantic AI agent",
+    "agents": "an OpenAI Agents SDK agent",
+    "langgraph": "a LangGraph graph",
+}
 ANSWER = "answer"
 
 
@@ -45,9 +49,10 @@ def recognise(found: Any, *, target: str, name: str) -> Agent:
     """The adapter for what was found. Raises `ConfigError` for everything that no adapter knows."""
     if isinstance(found, FunctionAgent):
         return found
-    function = found if inspect.isroutine(found) or inspect.isclass(found) else getattr(found, "__call__", found)
-    if inspect.iscoroutinefunction(inspect.unwrap(function)):
-        _check_parameters(function, target)
+    # Of an object that can be called, its class knows whether calling it makes a coroutine.
+    plain = inspect.isroutine(found) or inspect.isclass(found) or not callable(found)
+    if inspect.iscoroutinefunction(inspect.unwrap(found if plain else type(found).__call__)):
+        _check_parameters(found, target)
         return FunctionAgent(found, name=name)
     raise ConfigError(_why_not(found, target))
 
@@ -99,7 +104,9 @@ def _from_module(place: str, folder: Path) -> ModuleType:
         if error.name is None or not f"{place}.".startswith(f"{error.name}."):
             raise ConfigError(f"{place} imports {error.name!r}, which is not installed here") from error
         names = [file.removesuffix(".py") for file in _python_files(folder)]
-        raise ConfigError(f"there is no module {place!r} in {folder} or installed{_alternatives(place, names)}") from error
+        raise ConfigError(
+            f"there is no module {place!r} in {folder} or installed{_alternatives(place, names)}"
+        ) from error
 
 
 def _check_parameters(function: Any, target: str) -> None:

@@ -1,6 +1,6 @@
 """One place in a supervised fleet: a replica id and the process that bears it now, seen from outside.
 
-    new ──► starting ──► ready ──► leaving ──► gone ──► starting …      any of them ──► gone, when the process dies
+new ──► starting ──► ready ──► leaving ──► gone ──► starting …      any of them ──► gone, when the process dies
 """
 
 import asyncio
@@ -46,7 +46,7 @@ class Place:
         self._failed: Failed | None = None
         self._ready_at: float | None = None
         self._changed = asyncio.Event()
-        self._deadline: asyncio.TimerHandle | None = None
+        self._deadline: list[asyncio.TimerHandle] = []
 
     @property
     def pid(self) -> int:
@@ -71,8 +71,8 @@ class Place:
                 self.kill()
                 raise
             finally:
-                if self._deadline is not None:
-                    self._deadline.cancel()
+                while self._deadline:
+                    self._deadline.pop().cancel()
                 self._become("gone")
         served = 0.0 if self._ready_at is None else asyncio.get_running_loop().time() - self._ready_at
         return End(code, self._failed, timedelta(seconds=served))
@@ -83,7 +83,13 @@ class Place:
             self._become("leaving")
             self._send(signal.SIGTERM)
             patience = (self._config.drain_timeout + SLACK).total_seconds()
-            self._deadline = asyncio.get_running_loop().call_later(patience, self.kill)
+            self._deadline.append(asyncio.get_running_loop().call_later(patience, self.kill))
+
+    async def replaced(self) -> None:
+        """Have the process leave in order, and wait until its successor serves."""
+        before = self.pid
+        self.leave()
+        await self.until(lambda place: place.state == "ready" and place.pid != before)
 
     def kill(self) -> None:
         """End the process at once, if it lives."""

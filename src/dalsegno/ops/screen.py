@@ -1,4 +1,4 @@
-"""Sessions for people: tables and trees from the contract's JSON. Colour only on a terminal; knows no store and no server."""
+"""Sessions for people: tables and trees from the contract's JSON. Colour only on a terminal; knows no store, no server."""
 
 import json
 from collections.abc import Iterable, Sequence
@@ -82,6 +82,15 @@ def session_tree(session: Any, events: Sequence[Any]) -> RenderableType:
     return root
 
 
+def finding_table(findings: Sequence[tuple[str, str, str]]) -> RenderableType:
+    """What was examined, its state, and why."""
+    table = Table("checked", "state", "found", box=box.SIMPLE_HEAD)
+    for what, state, detail in findings:
+        table.add_row(what, Text(state, style=STATES[state]), Text(detail))
+    return table
+
+
+STATES = {"ok": "green", "degraded": "yellow", "wrong": "bold red"}
 ENDS = ("turn.completed", "turn.failed", "turn.cancelled")
 
 
@@ -113,7 +122,9 @@ def says(event: Any) -> str:
 def _turn(created: Any, end: str) -> Text:
     number = int(created["turn"][-8:], 16)
     style = COLOURS.get(end, "cyan")
-    return Text.assemble((f"turn {number} ", "bold"), (end, style), f"  “{says(created)}”", (f"  {created['turn']}", "dim"))
+    return Text.assemble(
+        (f"turn {number} ", "bold"), (end, style), f"  “{says(created)}”", (f"  {created['turn']}", "dim")
+    )
 
 
 def _line(event: Any) -> Text:

@@ -1,7 +1,7 @@
 """One replica's process: builds, serves, says `ready`, and leaves in order when it is told to.
 
-    SIGTERM, SIGINT    stop claiming, abort the streams, hand turns over at their next step, exit 0
-    the second one     exit at once, as by a crash: others take over
+SIGTERM, SIGINT    stop claiming, abort the streams, hand turns over at their next step, exit 0
+the second one     exit at once, as by a crash: others take over
 """
 
 import asyncio
@@ -21,12 +21,8 @@ from dalsegno.ops.address import AddressTaken, url_of
 from dalsegno.ops.build import assembled
 from dalsegno.ops.config import Config
 from dalsegno.ops.lifeline import Ready
+from dalsegno.ops.loop import factory
 from dalsegno.ports import Agent
-
-try:
-    import uvloop
-except ImportError:
-    uvloop = None  # type: ignore[assignment]
 
 log = logging.getLogger("dalsegno.serve")
 
@@ -40,7 +36,7 @@ def serve(config: Config, agent: Agent, *, announce: Callable[[Ready], None], sh
 
     Raises `ConfigError`, `Unavailable` or `AddressTaken` when it cannot.
     """
-    with asyncio.Runner(loop_factory=None if uvloop is None else uvloop.new_event_loop) as runner:
+    with asyncio.Runner(loop_factory=factory()) as runner:
         runner.run(_serve(config, agent, announce, share))
 
 

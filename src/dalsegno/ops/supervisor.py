@@ -13,14 +13,14 @@ import asyncio
 import contextlib
 import logging
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import timedelta
 
 import msgspec
 
 from dalsegno.errors import ConfigError, DalsegnoError
 from dalsegno.ops.address import reserved
-from dalsegno.ops.config import Config, replica_ids
+from dalsegno.ops.config import Config
 from dalsegno.ops.lifeline import Ready
 from dalsegno.ops.place import End, Place
 
@@ -53,7 +53,7 @@ class Supervisor:
         self._rolling: asyncio.Task[None] | None = None
 
     async def run(self) -> int:
-        """Keep the fleet up until told to leave; the exit code. Raises `ConfigError` or `NotStarted` if it never came up."""
+        """Keep the fleet up until told to leave; the exit code. Raises `ConfigError` or `NotStarted` if it cannot start."""
         first, *others = self.places
         try:
             self._keep(first)
@@ -97,9 +97,7 @@ class Supervisor:
         for place in self.places:
             await place.until(lambda place: place.state == "ready")
             log.info("rolling restart: %s", place.id)
-            before = place.pid
-            place.leave()
-            await place.until(lambda place: place.state == "ready" and place.pid != before)
+            await place.replaced()
         log.info("rolling restart done")
 
     def _keep(self, place: Place) -> None:
@@ -133,3 +131,9 @@ async def supervise(config: Config, *, on_ready: Callable[[Ready], None]) -> int
         loop.add_signal_handler(number, supervisor.leave, number.name)
     loop.add_signal_handler(signal.SIGHUP, supervisor.roll)
     return await supervisor.run()
+
+
+def replica_ids(config: Config) -> Sequence[str]:
+    """A stable name for each replica: `r1`, `r2`, …; with a name of one's own `web.1`, `web.2`, …"""
+    numbers = range(1, config.replicas + 1)
+    return [f"r{n}" if config.replica_id == "r1" else f"{config.replica_id}.{n}" for n in numbers]

@@ -4,12 +4,11 @@ from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from typing import Protocol
-from urllib.parse import quote, unquote
+from urllib.parse import quote
 
 import msgspec
 
 from dalsegno import stores
-from dalsegno.errors import ConfigError
 from dalsegno.ports import Blobs, Hot, Warm
 
 FOLDER = ".dalsegno"
@@ -50,12 +49,12 @@ def places(given: Urls, *, hot: str = "", folder: Path | None = None) -> Places:
     if not warm:
         warm = f"sqlite:///{quote(str(folder / FILE))}"
         notes.append(f"sessions are kept in {folder}; choose another place with --warm or DALSEGNO_WARM")
-    scheme, _, rest = warm.partition(":")
+    scheme = warm.partition(":")[0]
     if not cold and scheme == "memory":
         cold = "memory:"
     elif not cold and scheme == "sqlite":
-        file = Path(unquote(rest.removeprefix("///")))
-        cold = f"file://{quote(str((Path.cwd() / file).with_name(file.name + '-cold')))}"
+        file = stores.sqlite_path(warm).absolute()
+        cold = f"file://{quote(str(file.with_name(file.name + '-cold')))}"
     elif not cold:
         cold = f"file://{quote(str(folder / 'cold'))}"
         notes.append(f"large payloads are kept in {folder / 'cold'} of this machine: a fleet on several needs --cold")
@@ -67,9 +66,9 @@ async def opened(where: Places) -> AsyncIterator[Tiers]:
     """The tiers, until the context ends."""
     async with AsyncExitStack() as stack:
         warm = await stores.open_warm(where.warm)
-        stack.push_async_callback(warm.close)
-        # TEMPORARY until open_hot/open_cold land
-        from dalsegno.stores.memory import MemoryBlobs, MemoryHot
-        hot = MemoryHot()
-        cold = MemoryBlobs()
+        stack.push_async_callback(stores.close, warm)
+        hot = await stores.open_hot(where.hot)
+        stack.push_async_callback(stores.close, hot)
+        cold = await stores.open_cold(where.cold)
+        stack.push_async_callback(stores.close, cold)
         yield Tiers(warm, hot, cold)

@@ -59,7 +59,7 @@ def run(arguments: Sequence[str]) -> int:
         return fail(str(error))
     except BrokenPipeError:
         # Whoever read our output has seen enough; say nothing, also not when the interpreter flushes at its end.
-        sys.stdout = None  # type: ignore[assignment]
+        sys.stdout = None
         return 0
     except OSError as error:
         return fail(f"{error.filename}: {error.strerror}" if error.filename else str(error))

@@ -27,7 +27,9 @@ def _option(setting: Setting) -> Callable[[F], F]:
     default = f", default {setting.default_text}" if setting.default_text else ""
     text = f"{setting.help}  [{setting.variable}{default}]"
     if setting.plain is bool:
-        return click.option(setting.flag, setting.name, is_flag=True, flag_value="true", default=None, type=str, help=text)
+        return click.option(
+            setting.flag, setting.name, is_flag=True, flag_value="true", default=None, type=str, help=text
+        )
     choices = getattr(setting.plain, "__args__", ()) if setting.metavar == "" else ()
     metavar = setting.metavar or "|".join(str(choice) for choice in choices)
     return click.option(setting.flag, setting.name, metavar=metavar, help=text)

@@ -26,7 +26,8 @@ def serve(target: str, **given: str | None) -> int:
 
     Every option has a variable, named in brackets; an option wins. Durations are 500ms, 5s, 2m; sizes 64KB, 1MiB.
     """
-    from dalsegno.ops.config import environment, refuse_open_door, resolve
+    from dalsegno.ops.config import environment, resolve
+    from dalsegno.ops.guard import refuse_open_door, refuse_split_fleet
     from dalsegno.ops.lifeline import Ready
     from dalsegno.ops.logs import log_to_stderr
 
@@ -35,6 +36,7 @@ def serve(target: str, **given: str | None) -> int:
 
     config = resolve(Config, given, environment(), target=target)
     refuse_open_door(config)
+    refuse_split_fleet(config)
     log_to_stderr(level=config.log_level, style=config.log_format)
     if config.replicas > 1:
         import asyncio

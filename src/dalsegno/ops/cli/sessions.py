@@ -19,7 +19,7 @@ as_json = click.option("--json", "as_json", is_flag=True, help="Print JSON, one 
 @click.group(no_args_is_help=True)
 @options(Reach)
 @click.pass_context
-def sessions(ctx: click.Context, **given: str | None) -> None:
+def sessions(ctx: click.Context, /, **given: str | None) -> None:
     """List, show, move and delete sessions.
 
     The sessions are those of a server (--url, by default http://127.0.0.1:8000), or those of a warm tier that is read
@@ -37,7 +37,7 @@ def sessions(ctx: click.Context, **given: str | None) -> None:
 @options(Reach)
 @as_json
 @click.pass_context
-def list_sessions(ctx: click.Context, as_json: bool, **given: str | None) -> None:
+def list_sessions(ctx: click.Context, /, as_json: bool, **given: str | None) -> None:
     """List sessions in order of creation.
 
     \b
@@ -57,7 +57,7 @@ def list_sessions(ctx: click.Context, as_json: bool, **given: str | None) -> Non
 @options(Reach)
 @as_json
 @click.pass_context
-def show(ctx: click.Context, session: str, as_json: bool, **given: str | None) -> None:
+def show(ctx: click.Context, /, session: str, as_json: bool, **given: str | None) -> None:
     """Draw a session's turns and steps as a tree.
 
     \b
@@ -81,7 +81,7 @@ def show(ctx: click.Context, session: str, as_json: bool, **given: str | None) -
 @options(Reach)
 @as_json
 @click.pass_context
-def events(ctx: click.Context, session: str, after: int, as_json: bool, **given: str | None) -> None:
+def events(ctx: click.Context, /, session: str, after: int, as_json: bool, **given: str | None) -> None:
     """List a session's events: number, type, turn, time, and what it says.
 
     \b
@@ -102,7 +102,7 @@ def events(ctx: click.Context, session: str, after: int, as_json: bool, **given:
 @click.option("-o", "--output", type=click.File("wb"), default="-", help="A file; by default the standard output.")
 @options(Reach)
 @click.pass_context
-def export(ctx: click.Context, session: str, output: IO[bytes], **given: str | None) -> None:
+def export(ctx: click.Context, /, session: str, output: IO[bytes], **given: str | None) -> None:
     """Write a session's whole log, one event's JSON a line, as `import` takes it.
 
     \b
@@ -115,7 +115,7 @@ def export(ctx: click.Context, session: str, output: IO[bytes], **given: str | N
 @click.argument("file", type=click.File("rb"))
 @options(Reach)
 @click.pass_context
-def import_session(ctx: click.Context, file: IO[bytes], **given: str | None) -> None:
+def import_session(ctx: click.Context, /, file: IO[bytes], **given: str | None) -> None:
     """Make a new session from an export, and print its id. FILE may be - for the standard input.
 
     \b
@@ -130,7 +130,7 @@ def import_session(ctx: click.Context, file: IO[bytes], **given: str | None) -> 
 @click.option("--at", type=click.IntRange(min=1), metavar="N", help="The last event to take along; default: all.")
 @options(Reach)
 @click.pass_context
-def fork(ctx: click.Context, session: str, at: int | None, **given: str | None) -> None:
+def fork(ctx: click.Context, /, session: str, at: int | None, **given: str | None) -> None:
     """Make a new session that begins as a copy of this one, and print its id.
 
     \b
@@ -144,7 +144,7 @@ def fork(ctx: click.Context, session: str, at: int | None, **given: str | None) 
 @click.option("-y", "--yes", is_flag=True, help="Do not ask.")
 @options(Reach)
 @click.pass_context
-def delete(ctx: click.Context, session: str, yes: bool, **given: str | None) -> None:
+def delete(ctx: click.Context, /, session: str, yes: bool, **given: str | None) -> None:
     """Delete a session, its events and its artifacts, for good. Asks first when a person is at the terminal.
 
     \b
@@ -156,7 +156,7 @@ def delete(ctx: click.Context, session: str, yes: bool, **given: str | None) -> 
     click.echo(f"deleted {session}")
 
 
-def _do(ctx: click.Context, given: dict[str, str | None], verb: Callable[[Any], Awaitable[T]]) -> T:
+def _do(ctx: click.Context, /, given: dict[str, str | None], verb: Callable[[Any], Awaitable[T]]) -> T:
     """Carry a verb out where the options of the group and of the command, the latter winning, say."""
     from dalsegno.ops.config import environment, resolve
     from dalsegno.ops.reach import reached

@@ -9,6 +9,7 @@ from collections.abc import AsyncGenerator, Awaitable, Callable
 
 from dalsegno.agents.tool import tool
 from dalsegno.core.context import Context
+from dalsegno.core.json import JsonObject
 from dalsegno.core.part import Part, ToolCall, Usage
 from dalsegno.ports import Call, Tool
 from dalsegno.runtime.handle import Turn
@@ -89,5 +90,5 @@ def _calls(said: str) -> list[ToolCall]:
     return [look] if "weather" in said else []
 
 
-def _said(item: dict[str, object]) -> str:
+def _said(item: JsonObject) -> str:
     return json.dumps(item.get("content")).lower()

@@ -13,7 +13,7 @@ from contextlib import aclosing
 from datetime import timedelta
 from typing import Any
 
-from dalsegno.client import Client, Event, Retry, SessionHandle
+from dalsegno.client import Client, Event, Retry, SessionHandle, text_of
 from dalsegno.errors import DalsegnoError
 from dalsegno.ops.demo.ledger import Ledger
 from dalsegno.ops.demo.stage import Stage
@@ -43,7 +43,7 @@ class Play:
         self._seen: list[Seen] = []
         self._kills = 0
         self._killed_at: float | None = None
-        self._name = ""
+        self._name, self._heard = "", ""
 
     async def run(self) -> tuple[SessionHandle, Verdict]:
         """Both acts; the session, for those who want to look, and the figures."""
@@ -101,10 +101,13 @@ class Play:
                 if carried:
                     self._stage.speaker(self._name)
             case "item.added" if event.data["item"]["type"] == "message":
+                self._heard = ""
                 self._stage.speaker(self._name)
             case "item.delta" if event.data["field"] == "text":
+                self._heard += event.data["delta"]
                 self._stage.word(event.data["delta"])
             case "item.dropped":
+                self._heard = ""
                 self._stage.note("what was said of the sentence is withdrawn")
             case "item.done":
                 self._show_item(event.data["item"])
@@ -116,6 +119,10 @@ class Play:
             self._stage.note(f"calls {item['name']}({item['arguments']})")
         elif item["type"] == "function_call_output":
             self._stage.note(f"→ {item['output']}")
+        elif item["type"] == "message" and text_of(item) != self._heard:
+            # nothing of it was streamed: the hot tier lost it, the log did not
+            self._stage.speaker(self._name)
+            self._stage.word(text_of(item))
 
     async def _owner(self, session: SessionHandle) -> Member:
         """Which replica holds the session's lease, by the store's own word."""

@@ -8,6 +8,7 @@ from contextlib import asynccontextmanager
 from datetime import timedelta
 from pathlib import Path
 from typing import Literal
+from urllib.parse import quote
 
 from dalsegno.client import Client, SessionHandle
 from dalsegno.errors import DalsegnoError
@@ -90,7 +91,7 @@ def _config(folder: Path, port: int) -> Config:
         host=HOST,
         port=port,
         replicas=REPLICAS,
-        warm=f"sqlite:///{folder / FILE}",
+        warm=f"sqlite:///{quote(str(folder / FILE))}",
         drain_timeout=timedelta(seconds=3),
         log_level="error",
     )

@@ -15,17 +15,19 @@ from dalsegno.ops.lifeline import Ready
 
 
 class Stage:
-    """Prints. Keeps no more than whether a line is open."""
+    """Prints. Keeps whether a line is open, and what is to be said when it is closed."""
 
     def __init__(self, console: Console | None = None) -> None:
         self._console = console or Console(highlight=False, soft_wrap=True)
         self._open = False
+        self._held: list[str] = []
 
     def line(self, *parts: str | tuple[str, str]) -> None:
         """A line of its own."""
         if self._open:
             self._console.print()
             self._open = False
+            self.release()
         self._console.print(Text.assemble(*parts))
 
     def plain(self, text: str) -> None:
@@ -39,8 +41,16 @@ class Stage:
         self.line((text, "bold"))
 
     def ready(self, ready: Ready) -> None:
-        """A replica serves."""
-        self.line(str(ready))
+        """A replica serves. Said between sentences."""
+        self._held.append(str(ready))
+        if not self._open:
+            self.release()
+
+    def release(self) -> None:
+        """Say what was held back."""
+        held, self._held = self._held, []
+        for text in held:
+            self.line(text)
 
     def user(self, text: str) -> None:
         """What the user says."""
@@ -82,7 +92,9 @@ class Stage:
             ("stream gaps", str(verdict.gaps), "0", verdict.gaps == 0),
         )
         for name, figure, promised, holds in rows:
-            table.add_row(name, Text(figure, justify="right"), promised, Text("✓", "green") if holds else Text("✗", "red"))
+            table.add_row(
+                name, Text(figure, justify="right"), promised, Text("✓", "green") if holds else Text("✗", "red")
+            )
         self.line()
         self._console.print(table)
 

@@ -62,7 +62,11 @@ def judge(seen: Sequence[Seen], log: Sequence[Any], *, kills: int, bookings: int
 
 def lost(sent: Sent, log: Sequence[Any]) -> int:
     """1 unless the message stands in the log once, where the receipt said, and its turn was completed once."""
-    said = [event["seq"] for event in _of(log, sent.turn, "turn.created") if event["data"]["input"]["content"] == sent.content]
+    said = [
+        event["seq"]
+        for event in _of(log, sent.turn, "turn.created")
+        if event["data"]["input"]["content"] == sent.content
+    ]
     completed = list(_of(log, sent.turn, "turn.completed"))
     return 0 if said == [sent.seq] and len(completed) == 1 else 1
 

@@ -225,6 +225,7 @@ class LogCases:
             assert seqs == list(range(1, len(seqs) + 1)), "a read has a gap"
             assert len(seqs) % 3 == 0, "a read saw a part of a write"
             have = len(seqs)
+            await asyncio.sleep(0)
         await writing
         assert lease.epoch == 1
         assert await world.seqs(session()) == list(range(1, 64))

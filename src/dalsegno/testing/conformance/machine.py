@@ -13,11 +13,12 @@ import msgspec
 from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, initialize, invariant, multiple, rule
 
-from dalsegno.core.append import Appended, Draft, Fenced, Keep, Known, Refusal, Write, append
+from dalsegno.core.append import Appended, Decision, Draft, Keep, Known, Write, append
 from dalsegno.core.event import Event
 from dalsegno.core.input import Approval, Cancel, Input, Message, ToolResult
 from dalsegno.core.lease import Lease
 from dalsegno.core.session import Session
+from dalsegno.errors import Unreadable
 from dalsegno.ports import Member, Query, Ref, Warm
 from dalsegno.testing.conformance.acts import DONE, admission, delete, history, note, session, speak, waiting, work
 from dalsegno.testing.conformance.memory import MemoryWorld
@@ -110,12 +111,12 @@ class LogMachine(RuleBasedStateMachine):
     def write(self, seat: int, lease: Lease, data: list[Any], digest: bytes | None) -> None:
         """Whoever has or had a lease writes."""
         ref, drafts = Ref(lease.tenant, lease.session), [Draft(one, lease.turn, digest) for one in data]
-        self._both(lambda side: side.logs[seat].commit(ref, partial(_append, lease=lease, drafts=drafts)))
+        self._both(lambda side: _tried(side.logs[seat].commit(ref, partial(_append, lease=lease, drafts=drafts))))
 
     @rule(target=leases, seat=SEATS, lease=consumes(leases), data=DRAFTS, then=st.sampled_from(["release", "take"]))
     def finish(self, seat: int, lease: Lease, data: Any, then: Any) -> object:
         """A turn ends or is parked, and its lease is given back or goes on to the next turn."""
-        decision = self._both(lambda side: work(side.logs[seat], lease, data, then=then))
+        decision = self._both(lambda side: _tried(work(side.logs[seat], lease, data, then=then)))
         held = decision.result.lease if isinstance(decision, Write) else None
         return held if held is not None else multiple()
 
@@ -201,9 +202,17 @@ async def _claim(log: Warm, owner: str) -> Any:
     return sorted(claimed, key=lambda one: (one.session.tenant, one.session.id))
 
 
+async def _tried(deciding: Coroutine[Any, Any, Decision[R]]) -> Decision[R] | str:
+    """What was decided, or why it cannot be: not everything that the machine thinks of can happen to a turn."""
+    try:
+        return await deciding
+    except Unreadable as error:
+        return str(error)
+
+
 def _append(
     found: Session | None, known: Known | None, now: int, *, lease: Lease, drafts: Sequence[Draft]
-) -> Write[Appended] | Keep[Appended] | Refusal | Fenced:
+) -> Decision[Appended]:
     return append(found, now, lease=lease, drafts=drafts)
 
 

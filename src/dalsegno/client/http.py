@@ -1,196 +1,40 @@
-"""The Python client: sessions and their streams over HTTP, on any replica. Knows the contract, nothing of the server.
-
-    async with Client(["http://a:8000", "http://b:8000"], api_key="...") as client:
-        session = await client.sessions.create()
-        async for event in session.run("hi"):
-            print(event.type, event.data)
-
-JSON objects are as in the API reference. What may pass is tried again, on the next replica (`Retry`). What is raised:
-
-    DalsegnoError
-    └── ClientError           `outcome`: was anything applied; `key`: repeat an input under it, and nothing is doubled
-        ├── ApiError          the server refused: change the request (4xx) or come back later (429, 5xx)
-        ├── Unreachable       no replica answered, or the answer was lost: come back later
-        ├── ContractBroken    an answer makes no sense, a stream has a gap or a repetition: report it
-        └── TurnNotCompleted  `ask` only: the turn failed, was cancelled or waits for somebody: see `event`
-"""
+"""The requests: a fleet, its sessions, one session; every one tried again where that is safe."""
 
 import random
-import re
 import time
 import uuid
-from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
 from contextlib import aclosing, asynccontextmanager
 from datetime import timedelta
-from typing import Any, Literal, Self, TypeAlias, TypeVar
+from typing import Any, Self
 from urllib.parse import quote
 
 import anyio
 import msgspec
 
-from dalsegno.errors import DalsegnoError, Outcome
+from dalsegno.client.events import (
+    TERMINAL,
+    ApiError,
+    ClientError,
+    Event,
+    Json,
+    OnBusy,
+    Receipt,
+    Retry,
+    SseParser,
+    TurnNotCompleted,
+    Unreachable,
+    follow,
+    place_of,
+    read,
+    refusal,
+    text_of,
+)
 
 try:
     import httpx2
 except ModuleNotFoundError as missing:
     raise ImportError("the client needs httpx2: pip install 'dalsegno[client]'") from missing
-
-T = TypeVar("T")
-Json: TypeAlias = dict[str, Any]
-OnBusy: TypeAlias = Literal["queue", "reject", "interrupt", "rollback", "steer"]
-TERMINAL = frozenset({"turn.completed", "turn.failed", "turn.cancelled"})
-
-
-class ClientError(DalsegnoError):
-    """What this module raises. `passing`: it may do better later; `everywhere`: another replica would say the same."""
-
-    passing, everywhere, key, retry_after = False, False, "", timedelta(0)
-
-    def __init__(self, detail: str, *, outcome: Outcome = "unknown") -> None:
-        super().__init__(detail)
-        self.outcome = outcome
-
-
-class ApiError(ClientError):
-    """The server refused. `code` is a documented one, or `http_<status>` from something in between."""
-
-    def __init__(self, status: int, code: str, detail: str, outcome: Outcome) -> None:
-        super().__init__(f"{status} {code}: {detail}", outcome=outcome)
-        self.status, self.code, self.detail = status, code, detail
-        self.passing, self.everywhere = status == 429 or status >= 500, status == 429
-
-
-class Unreachable(ClientError):
-    """No replica could be connected to (`not_applied`), or its answer got lost (`unknown`)."""
-
-    passing = True
-
-
-class ContractBroken(ClientError):
-    """Never skipped over: a history with a hole is not a history."""
-
-
-class TurnNotCompleted(ClientError):
-    """`event` says how the turn ended, or what it waits for. Once answered a waiting turn goes on: `stream` it."""
-
-    def __init__(self, event: "Event") -> None:
-        super().__init__(f"{event.type} {event.turn}: {event.data}")
-        self.event = event
-
-
-class Receipt(msgspec.Struct, frozen=True):
-    """The input is in the log as event `seq`. The same `key` and input again give the same receipt."""
-
-    session: str
-    turn: str
-    seq: int
-    status: Literal["queued", "running", "steered", "done"]
-    replayed: bool = False
-    key: str = ""
-
-
-class Event(msgspec.Struct, frozen=True):
-    """One event of a stream; `id` is the cursor to go on from. Without `seq` it tells of an unfinished item."""
-
-    type: str
-    turn: str | None = None
-    at: str = ""
-    data: Json = {}
-    seq: int | None = None
-    id: str = ""
-
-
-class SseParser:
-    """Server-sent events, as (id, data), from bytes split anywhere. What has no end yet is no event."""
-
-    def __init__(self) -> None:
-        self._id, self._data, self._line, self._after_cr = "", list[bytes](), bytearray(), False
-
-    def feed(self, chunk: bytes) -> Iterator[tuple[str, bytes]]:
-        """The events that these bytes complete."""
-        text = chunk[1:] if self._after_cr and chunk.startswith(b"\n") else chunk
-        self._after_cr = chunk.endswith(b"\r") or (self._after_cr and not chunk)
-        *ends, rest = re.split(rb"\r\n?|\n", text)
-        for end in ends:
-            name, colon, value = bytes(self._line + end).partition(b":")
-            self._line.clear()
-            if name == b"data":
-                self._data.append(value.removeprefix(b" "))
-            elif name == b"id" and b"\0" not in value:
-                self._id = value.removeprefix(b" ").decode(errors="replace")
-            elif not name and not colon and self._data:
-                yield self._id, b"\n".join(self._data)
-                self._data.clear()
-        self._line += rest
-
-
-class Transcript:
-    """`texts`: what each item of a session says so far, by its id. Raises `ContractBroken` at a gap or a repetition."""
-
-    def __init__(self) -> None:
-        self.texts: dict[str, str] = {}
-        self._open: dict[str, str | None] = {}  # and whose turn it is
-
-    def add(self, event: Event) -> None:
-        """Take the stream's next event. An `item.done` counts more than all that was streamed of the item."""
-        data, body = event.data, event.data.get("item") or {}
-        item = str(body.get("id") or data.get("item_id"))
-        if event.type == "item.added" and item not in self.texts:
-            self.texts[item], self._open[item] = "", event.turn
-        elif event.type == "item.delta" and item in self._open and data["at"] == len(self.texts[item]):
-            self.texts[item] += data["delta"]
-        elif event.type in ("item.added", "item.delta"):
-            raise ContractBroken(f"{event} does not follow {self.texts.get(item)!r}")
-        elif event.type == "item.done":
-            self.texts[item] = text_of(body)
-            self._open.pop(item, None)
-        else:  # dropped, or left behind by an attempt that ended
-            left = event.type in (*TERMINAL, "turn.waiting") or data.get("carried") == 0
-            for gone in [name for name, turn in self._open.items() if name == item or (left and turn == event.turn)]:
-                del self._open[gone], self.texts[gone]
-
-
-def text_of(item: Json) -> str:
-    """What an item's deltas add up to: a call's arguments, the text of anything else."""
-    content = item.get("arguments") if item.get("type") == "function_call" else item.get("content")
-    return content if isinstance(content, str) else "".join(part.get("text") or "" for part in content or ())
-
-
-def _place(cursor: str) -> tuple[int, int]:
-    seq, _, offset = cursor.partition(".")
-    return int(seq), int(offset or 0)
-
-
-def _follow(event: Event, place: tuple[int, int], turn: str | None) -> tuple[int, int]:
-    """Where a stream stands after the event. Raises `ContractBroken` if it came before, or one before it did not."""
-    try:
-        there = _place(event.id)
-    except ValueError as error:
-        raise ContractBroken(f"{event} has no cursor for an id") from error
-    new = there > place or (there == place and event.type == "item.dropped")  # the one that leaves the cursor alone
-    numbered = event.seq in (None, there[0]) and (turn is not None or there[0] - place[0] == (event.seq is not None))
-    if not new or not numbered:
-        raise ContractBroken(f"{event} cannot come after {place}")
-    return there
-
-
-def _read(body: bytes, kind: type[T]) -> T:
-    try:
-        return msgspec.json.decode(body, type=kind)
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
-        raise ContractBroken(f"not {kind}: {error}: {body[:200]!r}") from error
-
-
-class Retry(msgspec.Struct, frozen=True, kw_only=True):
-    """Every replica is asked `rounds` times; pauses are random up to `base` at first, up to `longest` at last.
-
-    A `Retry-After` beyond `longest` is raised. A stream silent for `idle` is dead: a live one speaks every 15 s.
-    """
-
-    rounds: int = 10
-    base: timedelta = timedelta(milliseconds=200)
-    longest: timedelta = timedelta(seconds=5)
-    idle: timedelta = timedelta(seconds=40)
 
 
 class Client:
@@ -240,7 +84,7 @@ class Client:
         """The entries of a list, page by page."""
         page: Json = {"next": ""}
         while page["next"] is not None:
-            page = _read(await self._request("GET", path, params=query), Json)
+            page = read(await self._request("GET", path, params=query), Json)
             query = {**query, "after": page["next"]}
             for entry in page["data"]:
                 yield entry
@@ -254,7 +98,7 @@ class Client:
         try:
             async with aclosing(await self._http.send(request, stream=True)) as answer:
                 if not answer.is_success:
-                    raise _refusal(answer, await answer.aread())
+                    raise refusal(answer.status_code, answer.headers, await answer.aread())
                 yield answer
         except (httpx2.ConnectError, httpx2.ConnectTimeout) as error:
             raise Unreachable(f"no connection to {url}: {error!r}", outcome="not_applied") from error
@@ -300,7 +144,7 @@ class Sessions:
     async def import_(self, ndjson: bytes) -> "SessionHandle":
         """The session that was exported. `Unreachable` with outcome `unknown`: look whether it is there."""
         headers = {"content-type": "application/x-ndjson"}
-        made = _read(await self._client._request("POST", "sessions", content=ndjson, headers=headers), Json)
+        made = read(await self._client._request("POST", "sessions", content=ndjson, headers=headers), Json)
         return SessionHandle(self._client, made["id"])
 
 
@@ -312,12 +156,12 @@ class SessionHandle:
 
     async def get(self) -> Json:
         """The session as it is now."""
-        return _read(await self._client._request("GET", self._path), Json)
+        return read(await self._client._request("GET", self._path), Json)
 
     async def update(self, metadata: Json, *, if_head: int | None = None) -> Json:
         """Set the metadata; with `if_head` only while that is the head, else `ApiError` 412."""
         headers = {} if if_head is None else {"if-match": f'"{if_head}"'}
-        return _read(
+        return read(
             await self._client._request("PATCH", self._path, json={"metadata": metadata}, headers=headers), Json
         )
 
@@ -331,7 +175,7 @@ class SessionHandle:
 
     async def fork(self, *, at: int | None = None) -> "SessionHandle":
         """A new session with this one's history up to event `at`. After outcome `unknown` there may be one more."""
-        made = _read(await self._client._request("POST", f"{self._path}/fork", json=_given(at=at)), Json)
+        made = read(await self._client._request("POST", f"{self._path}/fork", json=_given(at=at)), Json)
         return SessionHandle(self._client, made["id"])
 
     def items(self) -> AsyncGenerator[Json, None]:
@@ -341,7 +185,7 @@ class SessionHandle:
     async def turn(self, id: str, *, wait: timedelta = timedelta(0)) -> Json:
         """The turn when it has ended, or as it is after `wait`."""
         options = {"params": {"wait": int(wait.total_seconds())}, "silence": wait + self._client._timeout}
-        return _read(await self._client._request("GET", f"{self._path}/turns/{quote(id, safe='')}", **options), Json)
+        return read(await self._client._request("GET", f"{self._path}/turns/{quote(id, safe='')}", **options), Json)
 
     async def export(self) -> bytes:
         """The whole log, as `Sessions.import_` takes it."""
@@ -376,7 +220,7 @@ class SessionHandle:
         except ClientError as error:
             error.key = key
             raise
-        return msgspec.structs.replace(_read(answer, Receipt), key=key)
+        return msgspec.structs.replace(read(answer, Receipt), key=key)
 
     async def stream(self, *, after: str | int | None = None, turn: str | None = None) -> AsyncGenerator[Event, None]:
         """Every event after a cursor (or from the first `anext` on), once and in order, whatever breaks on the way.
@@ -385,7 +229,7 @@ class SessionHandle:
         """
         after = str((await self.get())["head"] if after is None else after)
         query, headers = _given(after=after, turn=turn), {"accept": "text/event-stream"}
-        place, failures = _place(after), 0
+        place, failures = place_of(after), 0
         while True:
             tried = self._client._replica
             try:
@@ -393,7 +237,7 @@ class SessionHandle:
                     async for event in signs:
                         failures = 0
                         if event is not None:
-                            place, headers["last-event-id"] = _follow(event, place, turn), event.id
+                            place, headers["last-event-id"] = follow(event, place, turn), event.id
                             yield event
                             if event.type == "session.deleted" or (event.type in TERMINAL and event.turn == turn):
                                 return
@@ -414,7 +258,7 @@ class SessionHandle:
                     if anyio.current_time() - opened > retry.longest.total_seconds():
                         yield None
                     for cursor, data in parser.feed(chunk):
-                        yield msgspec.structs.replace(_read(data, Event), id=cursor)
+                        yield msgspec.structs.replace(read(data, Event), id=cursor)
         raise Unreachable("the stream ended before its turn did")
 
     async def run(
@@ -438,20 +282,6 @@ class SessionHandle:
                 if waits or event.type in ("turn.failed", "turn.cancelled", "session.deleted"):
                     raise TurnNotCompleted(event)
         return text
-
-
-def _refusal(answer: httpx2.Response, body: bytes) -> ApiError:
-    try:
-        problem = msgspec.json.decode(body, type=Json)
-    except (msgspec.DecodeError, UnicodeDecodeError):  # from something in between
-        problem = {}
-    status, wait = answer.status_code, answer.headers.get("retry-after", "")
-    code, detail = problem.get("code", f"http_{status}"), problem.get("detail", answer.reason_phrase)
-    outcome = problem.get("outcome", "unknown" if status >= 500 else "not_applied")
-    error = ApiError(status, code, detail, "not_applied" if outcome == "not_applied" else "unknown")
-    error.passing = error.passing and answer.headers.get("x-should-retry") != "false"
-    error.retry_after = timedelta(seconds=int(wait)) if re.fullmatch("[0-9]{1,6}", wait) else timedelta(0)
-    return error
 
 
 def _given(**fields: Any) -> Json:

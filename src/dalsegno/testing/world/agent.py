@@ -1,0 +1,208 @@
+"""The agent of a world and its tools: everything an agent can do, done to the ledger, with the world looking on."""
+
+import asyncio
+from collections.abc import AsyncIterator, Sequence
+from datetime import timedelta
+
+from dalsegno.agents.plain import FunctionAgent
+from dalsegno.core.context import Context
+from dalsegno.core.json import Json
+from dalsegno.core.part import Part
+from dalsegno.errors import BadArguments
+from dalsegno.ports import Call, DidNotHappen, Finding, Happened, Ref, Tool
+from dalsegno.runtime.handle import Turn
+from dalsegno.testing.world.ledger import Lease, Ledger, identity
+from dalsegno.testing.world.loop import here
+from dalsegno.testing.world.script import read_script, speech
+from dalsegno.testing.world.watch import Watch
+from dalsegno.testing.world.weather import Weather
+
+LARGE = "dal segno " * 4000
+
+
+class Overheard(Exception):
+    """The model's provider failed in the middle of an answer."""
+
+
+class Stage:
+    """The agent, its model and its tools, for all replicas of one world."""
+
+    def __init__(self, weather: Weather, ledger: Ledger, watch: Watch) -> None:
+        self.weather = weather
+        self.ledger = ledger
+        self.watch = watch
+        self.agent = FunctionAgent(self.run)
+        self.tools = self._tools()
+
+    # ------------------------------------------------------------------------------------------------- the agent
+
+    async def run(self, turn: Turn) -> None:
+        """Do what the script says the agent does, then let the model talk until it has nothing left to call."""
+        script = read_script(turn.text)
+        if script is not None and script.before:
+            await self._before(turn, script.before)
+        model = _Model(self, turn)
+        while True:
+            reply = await self._generate(turn, model)
+            if not reply:
+                return
+            if self.weather.strikes(here(), "agent") == "agent raises":
+                self.weather.count("agent raises")
+                raise ValueError("the agent has a bug")
+            await turn.perform(reply)
+
+    async def _generate(self, turn: Turn, model: "_Model") -> Sequence[dict[str, Json]]:
+        model.count += 1
+        for _ in range(3):
+            try:
+                return (await turn.generate(model, tools=self.tools)).calls
+            except Overheard:
+                await asyncio.sleep(0.01)
+        return (await turn.generate(model, tools=self.tools)).calls
+
+    async def _before(self, turn: Turn, what: str) -> None:
+        match what:
+            case "say":
+                await turn.say("one moment")
+            case "step":
+                await turn.step("roll", self._roll)
+            case "emit":
+                await turn.emit("progress", {"at": 1})
+            case "call":
+                await turn.call(next(tool for tool in self.tools if tool.name == "keyed"), script="agent")
+            case "ask":
+                await turn.ask("really?", within=timedelta(seconds=4))
+            case "summarize":
+                await turn.summarize("what was before", through=turn.past)
+            case "raise":
+                raise KeyError("this script cannot be done")
+
+    async def _roll(self) -> int:
+        await asyncio.sleep(0.01)
+        return 4
+
+    # ------------------------------------------------------------------------------------------------- the tools
+
+    def _tools(self) -> tuple[Tool, ...]:
+        return (
+            Tool("read", self._read, effect="read"),
+            Tool("keyed", self._keyed, effect="keyed"),
+            Tool("slow", self._slow, effect="keyed"),
+            Tool("tx", self._transactional, effect="transactional", timeout_seconds=1.0),
+            Tool("once", self._once),
+            Tool("probed", self._once, unknown="probe", probe=self._probe),
+            Tool("asked", self._once, unknown="ask"),
+            Tool("gated", self._keyed, effect="keyed", gate="approval"),
+            Tool("hasty", self._once, gate="approval", answer_within_seconds=1.0),
+            Tool("outside", self._nobody, gate="outside"),
+            Tool("twice", self._keyed, effect="keyed", dedupe="turn"),
+            Tool("ever", self._once, dedupe="session"),
+            Tool("large", self._large, effect="read"),
+            Tool("raises", self._raises, effect="keyed"),
+            Tool("poison", self._poison, effect="keyed"),
+        )
+
+    async def _begin(self, call: Call) -> None:
+        self.weather.note("tool", call.name, call.id)
+        await self._reach("tool:before")
+        await asyncio.sleep(0.005 + 0.03 * self.weather.chance.random())
+        self.watch.tool_runs(call)
+        self.ledger.attempt(call, lease=self._lease(call), at=self.weather.clock())
+
+    async def _finish(self) -> None:
+        await self._reach("tool:effect")
+        await asyncio.sleep(0.02 * self.weather.chance.random())
+        await self._reach("tool:after")
+
+    async def _reach(self, point: str) -> None:
+        process = here()
+        self.weather.reaches(process, point)
+        if process is not None and process.dead:
+            await asyncio.get_running_loop().create_future()
+
+    def _lease(self, call: Call) -> Lease:
+        process = here()
+        owner = self.watch.owner(Ref(call.tenant, call.session))
+        return "held" if process is not None and owner == process.incarnation else "stale"
+
+    async def _read(self, call: Call) -> Json:
+        await self._begin(call)
+        await self._finish()
+        return {"read": call.id}
+
+    async def _keyed(self, call: Call) -> Json:
+        await self._begin(call)
+        self.ledger.apply_keyed(call, lease=self._lease(call))
+        await self._finish()
+        return f"did {call.id}"
+
+    async def _slow(self, call: Call) -> Json:
+        await asyncio.sleep(0.6)
+        return await self._keyed(call)
+
+    async def _once(self, call: Call) -> Json:
+        await self._begin(call)
+        self.ledger.apply(call, lease=self._lease(call))
+        await self._finish()
+        return f"did {call.id}"
+
+    async def _transactional(self, call: Call) -> Json:
+        await self._begin(call)
+        assert call.transaction is not None
+        rows = await call.transaction.execute("add", (identity(call), 1))
+        await self._finish()
+        return rows[0][0]  # type: ignore[return-value]
+
+    async def _probe(self, call: Call) -> Finding:
+        await asyncio.sleep(0.01)
+        if self.ledger.applied[identity(call)]:
+            return Happened(f"did {call.id}")
+        return DidNotHappen() if self.weather.chance.random() < 0.8 else None
+
+    async def _large(self, call: Call) -> Json:
+        await self._begin(call)
+        await self._finish()
+        return LARGE
+
+    async def _raises(self, call: Call) -> Json:
+        await self._begin(call)
+        self.weather.count("tool raises")
+        raise BadArguments("no") if self.weather.chance.random() < 0.3 else OSError("the service is down")
+
+    async def _poison(self, call: Call) -> Json:
+        await self._begin(call)
+        process = here()
+        if process is not None and not self.weather.calm:
+            self.weather.count("poison")
+            self.weather.kill(process)
+            await asyncio.get_running_loop().create_future()
+        return "harmless"
+
+    async def _nobody(self, call: Call) -> Json:
+        raise AssertionError("an outside tool was run")
+
+
+class _Model:
+    """One turn's model: asked with a context, it answers piece by piece, unless it fails."""
+
+    def __init__(self, stage: Stage, turn: Turn) -> None:
+        self.stage = stage
+        self.turn = turn
+        self.count = 0
+
+    async def __call__(self, context: Context) -> AsyncIterator[Part]:
+        stage, turn, weather = self.stage, self.turn, self.stage.weather
+        stage.watch.model_asked(turn, f"model#{self.count}", context)
+        await stage._reach("model:before")
+        await asyncio.sleep(0.01)
+        fails = weather.strikes(here(), "model") == "model fails"
+        mood = 0 if weather.chance.random() < 0.7 else weather.chance.randrange(8)
+        prefix = f"msg_{turn.id[:8]}{int(turn.id[28:], 16):x}_"
+        for number, part in enumerate(speech(context.items, prefix, mood=mood)):
+            if fails and number == 3:
+                weather.count("model fails")
+                raise Overheard("the stream broke")
+            await asyncio.sleep(0.03 * weather.chance.random())
+            await stage._reach("model:delta")
+            yield part
+        await stage._reach("model:after")

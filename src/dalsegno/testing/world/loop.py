@@ -1,0 +1,200 @@
+"""A deterministic event loop: time is virtual, the order of what is ready is drawn from a seed, processes can be killed.
+
+Everything that a callback or a task starts belongs to the process that started it (a context variable). So a process dies
+as with SIGKILL, between two steps and without a word to its own code, and stops as with SIGSTOP, its timers included.
+"""
+
+import asyncio
+import contextvars
+import heapq
+import random
+import sys
+from collections.abc import Callable, Coroutine, Generator
+from typing import Any, TypeVar
+
+T = TypeVar("T")
+
+PROCESS: contextvars.ContextVar["Process | None"] = contextvars.ContextVar("process", default=None)
+LATE_SECONDS = 0.002
+
+
+class Deadlock(Exception):
+    """Nothing is ready and nothing is scheduled: whoever waits now waits for ever."""
+
+
+class Process:
+    """What can be killed and stopped. `incarnation` is the replica's that runs in it."""
+
+    def __init__(self, name: str, incarnation: str = "") -> None:
+        self.name = name
+        self.incarnation = incarnation
+        self.dead = False
+        self.stopped = False
+        self.held: list[asyncio.Handle] = []
+        self.context = contextvars.copy_context()
+        self.context.run(PROCESS.set, self)
+
+
+def here() -> Process | None:
+    """The process that the running code belongs to; None for the people and the world itself."""
+    return PROCESS.get()
+
+
+class _Handle(asyncio.Handle):
+    __slots__ = ("process",)
+    process: Process | None
+
+
+class _Timer(asyncio.TimerHandle):
+    __slots__ = ("process",)
+    process: Process | None
+
+
+class WorldLoop(asyncio.AbstractEventLoop):
+    """The loop of one world. `errors` are what nobody else has caught."""
+
+    def __init__(self, chance: random.Random) -> None:
+        self.chance = chance
+        self.steps = 0
+        self.errors: list[dict[str, Any]] = []
+        self.closing = False
+        self._now = 0.0
+        self._count = 0
+        self._ready: list[_Handle | _Timer] = []
+        self._timers: list[tuple[float, int, _Timer]] = []
+        self._tasks: list[asyncio.Task[Any]] = []
+        self._tasks_bound = 256
+
+    # ------------------------------------------------------------------------------------------ what asyncio asks for
+
+    def time(self) -> float:
+        return self._now
+
+    def get_debug(self) -> bool:
+        return False
+
+    def is_running(self) -> bool:
+        return True
+
+    def is_closed(self) -> bool:
+        return False
+
+    def create_future(self) -> "asyncio.Future[Any]":
+        return asyncio.Future(loop=self)
+
+    def create_task(  # type: ignore[override]  # typeshed wants the keywords of the newest Python
+        self, coro: Coroutine[Any, Any, T] | Generator[Any, None, T], **options: Any
+    ) -> "asyncio.Task[T]":
+        """A task of the process that creates it, or of `context`'s. Held on to: the dead do not clean up."""
+        task: asyncio.Task[T] = asyncio.Task(coro, loop=self, **options)  # type: ignore[arg-type]
+        if len(self._tasks) >= self._tasks_bound:
+            self._tasks = [other for other in self._tasks if not other.done()]
+            self._tasks_bound = 256 + 2 * len(self._tasks)
+        self._tasks.append(task)
+        return task
+
+    def call_soon(  # type: ignore[override]
+        self, callback: Callable[..., object], *args: Any, context: contextvars.Context | None = None
+    ) -> asyncio.Handle:
+        if context is None:
+            context = contextvars.copy_context()
+        handle = _Handle(callback, args, self, context)
+        handle.process = context.get(PROCESS)
+        self._ready.append(handle)
+        return handle
+
+    call_soon_threadsafe = call_soon
+
+    def call_later(  # type: ignore[override]
+        self, delay: float, callback: Callable[..., object], *args: Any, context: contextvars.Context | None = None
+    ) -> asyncio.TimerHandle:
+        return self.call_at(self._now + delay, callback, *args, context=context)
+
+    def call_at(  # type: ignore[override]
+        self, when: float, callback: Callable[..., object], *args: Any, context: contextvars.Context | None = None
+    ) -> asyncio.TimerHandle:
+        if context is None:
+            context = contextvars.copy_context()
+        when = max(when, self._now) + self.chance.random() * LATE_SECONDS
+        timer = _Timer(when, callback, args, self, context)
+        timer.process = context.get(PROCESS)
+        self._count += 1
+        heapq.heappush(self._timers, (when, self._count, timer))
+        return timer
+
+    def _timer_handle_cancelled(self, handle: asyncio.TimerHandle) -> None:
+        """A cancelled timer is passed over when its time comes."""
+
+    def call_exception_handler(self, context: dict[str, Any]) -> None:
+        if not self.closing:
+            self.errors.append(context)
+
+    # ---------------------------------------------------------------------------------------------------- the world's
+
+    def run_until_complete(self, future: Any) -> Any:
+        """Run until `future` is done. Raises `Deadlock`."""
+        task = asyncio.ensure_future(future, loop=self)
+        hooks = sys.get_asyncgen_hooks()
+        sys.set_asyncgen_hooks(finalizer=self._close_generator)
+        asyncio._set_running_loop(self)
+        try:
+            while not task.done():
+                self._once()
+        finally:
+            asyncio._set_running_loop(None)
+            sys.set_asyncgen_hooks(*hooks)
+        return task.result()
+
+    def resume(self, process: Process) -> None:
+        """SIGCONT: what became ready meanwhile is ready now."""
+        process.stopped = False
+        self._ready += process.held  # type: ignore[arg-type]
+        process.held = []
+
+    def end(self) -> None:
+        """Cancel whatever is left, the dead included, so that nothing of this world outlives it."""
+        self.closing = True
+        for _ in range(50):
+            left = [task for task in self._tasks if not task.done()]
+            if not left:
+                break
+            for task in left:
+                task.cancel()
+            self.run_until_complete(asyncio.wait(left, timeout=1.0))
+        for task in self._tasks:
+            if not task.done():
+                task._log_destroy_pending = False  # type: ignore[attr-defined]
+            elif not task.cancelled():
+                task.exception()
+        self._tasks, self._ready, self._timers = [], [], []
+
+    def _once(self) -> None:
+        if not self._ready:
+            self._advance()
+        batch, self._ready = self._ready, []
+        if len(batch) > 1:
+            self.chance.shuffle(batch)
+        for handle in batch:
+            if handle.cancelled():
+                continue
+            process = handle.process
+            if process is not None and not self.closing:
+                if process.dead:
+                    continue
+                if process.stopped:
+                    process.held.append(handle)
+                    continue
+            self.steps += 1
+            handle._run()
+
+    def _advance(self) -> None:
+        while self._timers and self._timers[0][2].cancelled():
+            heapq.heappop(self._timers)
+        if not self._timers:
+            raise Deadlock(f"nothing is ready and nothing is scheduled at {self._now:.3f} s")
+        self._now = self._timers[0][0]
+        while self._timers and self._timers[0][0] <= self._now:
+            self._ready.append(heapq.heappop(self._timers)[2])
+
+    def _close_generator(self, generator: Any) -> None:
+        self.create_task(generator.aclose())

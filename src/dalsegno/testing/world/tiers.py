@@ -1,0 +1,262 @@
+"""The tiers as one replica of the world meets them: the memory stores behind everything that can go wrong on the way.
+
+Each wrapper keeps its port's promises, and no more than them: an answer may be lost, a call may take long or fail, hints
+may be lost, doubled or late. A call of a replica that died returns to nobody.
+"""
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import asynccontextmanager
+from datetime import timedelta
+from typing import Any, TypeVar
+
+from dalsegno.core.append import Decide, Decision, Write
+from dalsegno.core.claim import Claimed
+from dalsegno.core.event import Event
+from dalsegno.core.session import Session
+from dalsegno.core.stream import Piece
+from dalsegno.errors import Unavailable
+from dalsegno.ports import Hint, Member, OpenStep, Page, Query, Ref, Transaction
+from dalsegno.stores.memory import MemoryBlobs, MemoryHot, MemoryLog
+from dalsegno.testing.world.loop import Process
+from dalsegno.testing.world.weather import Weather
+
+R = TypeVar("R")
+HOT_SECONDS = 0.25
+
+
+class Line:
+    """The way from one replica to one tier."""
+
+    def __init__(self, tier: str, process: Process, weather: Weather) -> None:
+        self.tier = tier
+        self.process = process
+        self.weather = weather
+
+    async def call(self, name: str, work: Callable[[], Awaitable[R]]) -> R:
+        """Carry one call there and its answer back, or what the weather makes of it."""
+        weather, point = self.weather, f"{self.tier}.{name}"
+        await self.reach(f"{point}:before")
+        fault = weather.strikes(self.process, point) if weather.armed else None
+        await asyncio.sleep(weather.chance.random() * 0.004 + weather.slow.get(self.tier, 0.0) * weather.chance.random())
+        if self.broken():
+            if self.tier == "hot":
+                await asyncio.sleep(HOT_SECONDS)
+            raise Unavailable(f"no way to {self.tier}", outcome="not_applied")
+        if fault is not None:
+            return await self._struck(fault, point, work)
+        result = await work()
+        if self.broken():
+            raise Unavailable(f"no way back from {self.tier}", outcome="unknown")
+        if name == "commit":
+            await self.reach(f"{point}[{_written(result)}]:after")
+        await self.reach(f"{point}:after")
+        return result
+
+    def broken(self) -> bool:
+        """Whether nothing gets through now."""
+        weather = self.weather
+        if self.tier in weather.down:
+            return True
+        return self.tier == "log" and self.process.incarnation in weather.cut
+
+    async def reach(self, point: str) -> None:
+        """Come past a crash point, and stay there for ever if it was deadly."""
+        self.weather.reaches(self.process, point)
+        if self.process.dead:
+            await asyncio.get_running_loop().create_future()
+
+    async def _struck(self, fault: str, point: str, work: Callable[[], Awaitable[R]]) -> R:
+        self.weather.count(fault)
+        self.weather.note(fault, self.process.incarnation, point)
+        match fault:
+            case "not applied":
+                raise Unavailable("refused by the weather", outcome="not_applied")
+            case "lost on the way":
+                raise Unavailable("lost on the way", outcome="unknown")
+            case "answer lost":
+                await work()
+                raise Unavailable("the answer was lost", outcome="unknown")
+            case "late":
+                # the request arrives long after its sender gave up, and perhaps after it lost its lease
+                loop = asyncio.get_running_loop()
+                seconds = 0.2 + 2.5 * self.weather.chance.random()
+                server = Process(f"log for {self.process.name}", self.process.incarnation)
+                loop.create_task(_later(work, seconds), context=server.context)
+                await asyncio.sleep(0.3)
+                raise Unavailable("no answer in time", outcome="unknown")
+            case _:
+                raise AssertionError(fault)
+
+
+async def _later(work: Callable[[], Awaitable[R]], seconds: float) -> None:
+    await asyncio.sleep(seconds)
+    await work()
+
+
+def _written(result: object) -> str:
+    if isinstance(result, Write) and result.events:
+        return result.events[-1].type
+    return "nothing"
+
+
+class FaultyLog:
+    """A replica's handle of the log: the ports `Warm` and `Transactions`."""
+
+    def __init__(self, inner: MemoryLog, line: Line) -> None:
+        self._inner = inner
+        self._line = line
+
+    async def commit(self, ref: Ref, decide: Decide[R], *, digest: bytes | None = None) -> Decision[R]:
+        return await self._line.call("commit", lambda: self._inner.commit(ref, decide, digest=digest))
+
+    async def load(self, ref: Ref) -> Session | None:
+        return await self._line.call("load", lambda: self._inner.load(ref))
+
+    async def read(self, ref: Ref, *, after: int, limit: int = 1000) -> Sequence[Event]:
+        return await self._line.call("read", lambda: self._inner.read(ref, after=after, limit=limit))
+
+    async def claim(self, owner: str, *, limit: int) -> Sequence[Claimed]:
+        return await self._line.call("claim", lambda: self._inner.claim(owner, limit=limit))
+
+    async def list(self, tenant: str, query: Query) -> Page:
+        return await self._line.call("list", lambda: self._inner.list(tenant, query))
+
+    async def erase(self, ref: Ref) -> None:
+        return await self._line.call("erase", lambda: self._inner.erase(ref))
+
+    async def join(self, member: Member, *, ttl: timedelta) -> None:
+        return await self._line.call("join", lambda: self._inner.join(member, ttl=ttl))
+
+    async def bury(self) -> Sequence[str]:
+        return await self._line.call("bury", self._inner.bury)
+
+    async def members(self) -> Sequence[Member]:
+        return await self._line.call("members", self._inner.members)
+
+    async def holdings(self, incarnation: str) -> Sequence[Ref]:
+        return await self._line.call("holdings", lambda: self._inner.holdings(incarnation))
+
+    async def leave(self) -> None:
+        return await self._line.call("leave", self._inner.leave)
+
+    async def close(self) -> None:
+        return await self._inner.close()
+
+    @asynccontextmanager
+    async def transaction(self, ref: Ref, *, timeout: timedelta) -> AsyncIterator[Transaction]:
+        """A transaction is the server's: when its client dies or is silent, the server undoes it."""
+        server = Process(f"log for {self._line.process.name}", self._line.process.incarnation)
+        loop = asyncio.get_running_loop()
+        begun: asyncio.Future[Transaction] = loop.create_future()
+        over = asyncio.Event()
+
+        async def hold() -> None:
+            try:
+                async with self._inner.transaction(ref, timeout=timeout) as transaction:
+                    begun.set_result(transaction)
+                    while not over.is_set() and not self._line.process.dead:
+                        try:
+                            await asyncio.wait_for(over.wait(), 0.1)
+                        except TimeoutError:
+                            continue
+            except Unavailable as error:
+                if not begun.done():
+                    begun.set_exception(error)
+
+        async def begin() -> Transaction:
+            loop.create_task(hold(), context=server.context)
+            return await begun
+
+        try:
+            yield FaultyTransaction(await self._line.call("begin", begin), self._line, server)
+        finally:
+            over.set()
+
+
+class FaultyTransaction:
+    """A tool's transaction, statement by statement over the same line."""
+
+    def __init__(self, inner: Transaction, line: Line, server: Process) -> None:
+        self._inner = inner
+        self._line = line
+        self._server = server
+
+    async def execute(self, statement: str, parameters: Sequence[object] = ()) -> Sequence[tuple[object, ...]]:
+        return await self._line.call("execute", lambda: self._at_server(self._inner.execute(statement, parameters)))
+
+    async def commit(self, decide: Decide[R]) -> Decision[R]:
+        return await self._line.call("close", lambda: self._at_server(self._inner.commit(decide)))
+
+    async def _at_server(self, work: Any) -> Any:
+        return await asyncio.get_running_loop().create_task(work, context=self._server.context)
+
+
+class FaultyHot:
+    """A replica's handle of the hot tier. `on_publish` is told what the tier accepted."""
+
+    def __init__(self, inner: MemoryHot, line: Line, on_publish: Callable[[Ref, int, str], None]) -> None:
+        self._inner = inner
+        self._line = line
+        self._on_publish = on_publish
+
+    async def publish(self, ref: Ref, epoch: int, pieces: Sequence[Piece]) -> None:
+        await self._line.call("publish", lambda: self._publish(ref, epoch, pieces))
+
+    async def _publish(self, ref: Ref, epoch: int, pieces: Sequence[Piece]) -> None:
+        await self._inner.publish(ref, epoch, pieces)
+        self._on_publish(ref, epoch, "publish")
+
+    async def fence(self, ref: Ref, epoch: int) -> OpenStep | None:
+        return await self._line.call("fence", lambda: self._fence(ref, epoch))
+
+    async def _fence(self, ref: Ref, epoch: int) -> OpenStep | None:
+        found = await self._inner.fence(ref, epoch)
+        self._on_publish(ref, epoch, "fence")
+        return found
+
+    async def read(self, ref: Ref, *, base: int = 0, after: int = 0) -> OpenStep | None:
+        return await self._line.call("read", lambda: self._inner.read(ref, base=base, after=after))
+
+    async def clear(self, ref: Ref, epoch: int) -> None:
+        await self._line.call("clear", lambda: self._inner.clear(ref, epoch))
+
+    async def tell(self, hint: Hint) -> None:
+        await self._line.call("tell", lambda: self._inner.tell(hint))
+
+    @asynccontextmanager
+    async def listen(self, heard: Callable[[Hint], None]) -> AsyncIterator[None]:
+        """Hints come in this replica's process, as the weather lets them."""
+
+        async with self._inner.listen(lambda hint: self._hear(heard, hint)):
+            yield
+
+    def _hear(self, heard: Callable[[Hint], None], hint: Hint) -> None:
+        weather, context = self._line.weather, self._line.process.context
+        loop = asyncio.get_running_loop()
+        for fault, probability in weather.hints.items():
+            if weather.chance.random() < probability:
+                weather.count(fault)
+                if fault == "hint lost":
+                    return
+                loop.call_later(2.0 * weather.chance.random(), heard, hint, context=context)
+                if fault == "hint late":
+                    return
+        loop.call_soon(heard, hint, context=context)
+
+
+class FaultyBlobs:
+    """A replica's handle of the cold tier."""
+
+    def __init__(self, inner: MemoryBlobs, line: Line) -> None:
+        self._inner = inner
+        self._line = line
+
+    async def put(self, name: str, content: bytes) -> None:
+        await self._line.call("put", lambda: self._inner.put(name, content))
+
+    async def get(self, name: str) -> bytes | None:
+        return await self._line.call("get", lambda: self._inner.get(name))
+
+    async def delete(self, prefix: str) -> None:
+        await self._line.call("delete", lambda: self._inner.delete(prefix))
