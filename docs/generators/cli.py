@@ -17,7 +17,8 @@ Every option is also a variable: see [configuration](configuration.md).
 
 def page() -> str:
     """The whole page."""
-    return HEAD + "".join(_sections(main, click.Context(main, info_name=NAME, terminal_width=WIDTH)))
+    root = click.Context(main, info_name=NAME, terminal_width=WIDTH, help_option_names=["-h", "--help"])
+    return HEAD + "".join(_sections(main, root))
 
 
 def _sections(command: click.Command, context: click.Context) -> Iterator[str]:

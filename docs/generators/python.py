@@ -51,7 +51,8 @@ def _section(module: ModuleType, name: str) -> str:
         return heading + "\n".join(_class(found, name))
     if inspect.isroutine(found):
         return heading + _code(_signature(found)) + "\n" + paragraph(found.__doc__)
-    return heading + f"`{' | '.join(getattr(part, '__name__', str(part)) for part in found.__args__)}`\n"
+    parts = ("None" if part is type(None) else part.__name__ for part in found.__args__)
+    return heading + f"`{' | '.join(parts)}`\n"
 
 
 def _class(kind: type, name: str) -> Iterator[str]:
@@ -61,6 +62,8 @@ def _class(kind: type, name: str) -> Iterator[str]:
     yield paragraph(ast.get_docstring(tree))
     if name in NOT_MADE_BY_USERS and (attributes := _fields(tree)):
         yield _code(attributes)
+    if name == "Turn" and (attributes := _set_in_init(tree)):
+        yield f"Its attributes: {attributes}.\n"
     for node in tree.body:
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) and not node.name.startswith("_"):
             kept = [decorator for decorator in node.decorator_list if isinstance(decorator, ast.Name)]
@@ -74,6 +77,14 @@ def _tree(found: Any) -> Any:
 
 def _fields(tree: ast.ClassDef) -> str:
     return "\n".join(ast.unparse(node) for node in tree.body if isinstance(node, ast.AnnAssign))
+
+
+def _set_in_init(tree: ast.ClassDef) -> str:
+    """The public names that `__init__` gives an object."""
+    made = next(node for node in tree.body if isinstance(node, ast.FunctionDef) and node.name == "__init__")
+    targets = [node.targets[0] for node in made.body if isinstance(node, ast.Assign)]
+    names = [target.attr for target in targets if isinstance(target, ast.Attribute) and not target.attr.startswith("_")]
+    return ", ".join(f"`{name}`" for name in names)
 
 
 def _made(tree: ast.ClassDef) -> str:

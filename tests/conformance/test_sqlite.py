@@ -13,6 +13,7 @@ from datetime import timedelta
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 from dalsegno.ports import Hot, Ref, Transaction, Warm
 from dalsegno.stores.sqlite import SqliteHot, SqliteLog
@@ -196,3 +197,4 @@ async def fresh() -> AsyncIterator[SqliteWorld]:
 
 
 TestLikeTheModel = log_machine(fresh).TestCase
+TestLikeTheModel.settings = settings(max_examples=20, stateful_step_count=30, deadline=None)

@@ -2,12 +2,13 @@
 
 import re
 
+from hypothesis import given
+
 from dalsegno.core import turn
 from dalsegno.core.event import TERMINAL, TYPES
 from dalsegno.core.session import Session
 from dalsegno.core.turn import TRANSITIONS
 from dalsegno.core.view import conversation, view
-from hypothesis import given
 from tests.core.laws import typed
 from tests.core.walk import SESSION, TENANT, Program, played, programs
 

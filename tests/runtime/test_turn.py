@@ -122,7 +122,7 @@ async def test_parallel_calls_run_side_by_side_and_bad_ones_are_answered():
         assert outputs[1] == "Error: ValueError: no"
         assert "no tool named 'third'" in outputs[2]
         assert "do not fit" in outputs[3]
-        assert "not JSON" in outputs[4]
+        assert "not a JSON object" in outputs[4]
 
 
 async def test_an_approval_parks_the_turn_and_holds_nothing():

@@ -10,12 +10,13 @@ from collections.abc import Iterable
 
 import msgspec
 
-from dalsegno.core import codec
-from dalsegno.core.event import ContextSummarized, Event, ItemDone, TurnCancelled, TurnCreated, TurnInput
+from dalsegno.core import codec, json
+from dalsegno.core.event import ContextSummarized, Event, TurnCancelled, TurnCreated, TurnInput
 from dalsegno.core.ids import item_id, short_hash, turn_id
 from dalsegno.core.input import Message
-from dalsegno.core.item import CALL, CONVERSATION, MESSAGE, OUTPUT, output, user_message
+from dalsegno.core.item import CALL, CONVERSATION, MESSAGE, OUTPUT, Items, output, user_message
 from dalsegno.core.json import JsonObject
+from dalsegno.errors import Unreadable
 
 PENDING = "No result yet."
 ABANDONED = "The turn ended before this call had a result."
@@ -24,19 +25,36 @@ ABANDONED = "The turn ended before this call had a result."
 class Context(msgspec.Struct, frozen=True):
     """What a model is shown, up to event `through`: the summary's item, if any, then the conversation."""
 
-    items: tuple[JsonObject, ...]
+    items: Items
     through: int
+
+
+class _Head(msgspec.Struct):
+    """As much of an item as its place depends on."""
+
+    type: str
+    status: str = ""
+    call_id: str = ""
+
+
+class _Done(msgspec.Struct):
+    item: msgspec.Raw
+    step: str | None = None
+
+
+_head = msgspec.json.Decoder(_Head).decode
+_done = msgspec.json.Decoder(_Done).decode
 
 
 class _Turn(msgspec.Struct):
     """A turn's items in the order they are shown. `waiting` are the calls of `step` that have no result yet, `held` is
     what came meanwhile: it is shown after their results."""
 
-    items: list[JsonObject] = []
+    items: list[bytes] = []
     step: str | None = None
     waiting: dict[str, None] = {}
-    held: list[tuple[JsonObject, str | None]] = []
-    partial: list[JsonObject] = []
+    held: list[tuple[bytes, str | None]] = []
+    partial: list[bytes] = []
     started: bool = False
     weight: int = 0
 
@@ -62,8 +80,8 @@ class Transcript:
         """Bytes of log that the context stands for, the summary left out."""
         self._session = session
         self._through = 0
-        self._summary: JsonObject | None = None
-        self._settled: list[JsonObject] = []
+        self._summary: bytes | None = None
+        self._settled: list[bytes] = []
         self._borders: list[_Border] = []
         self._turns: dict[int, _Turn] = {}
 
@@ -97,7 +115,7 @@ class Transcript:
         for first, turn in sorted(self._turns.items()):
             if turn.started:
                 items += _shown(turn, PENDING, (self._session, first))
-        return Context(tuple(items), self.head)
+        return Context(Items(items), self.head)
 
     def excess(self, limit: int) -> int | None:
         """The event through which ended turns must go so that about half of `limit` bytes remain; None = all fits."""
@@ -115,7 +133,7 @@ class Transcript:
     def _summarize(self, data: object) -> None:
         if not isinstance(data, ContextSummarized):
             return
-        self._through, self._summary = data.through, data.item
+        self._through, self._summary = data.through, json.dumps(data.item)
         kept = [border for border in self._borders if border.first > data.through]
         cut = kept[0].index if kept else len(self._settled)
         self._settled = self._settled[cut:]
@@ -136,48 +154,51 @@ class Transcript:
         data = codec.decode(event)
         if isinstance(data, TurnCreated | TurnInput) and isinstance(data.input, Message):
             for item in message_items(data.input, session=self._session, turn=event.turn or 0, seq=event.seq):
-                _place(turn, item, None)
+                _place(turn, json.dumps(item), None)
 
 
 def _note(turn: _Turn, event: Event) -> None:
-    data = codec.decode(event)
-    if not isinstance(data, ItemDone) or data.item["type"] not in CONVERSATION:
+    try:
+        done = _done(event.data)
+        item, head = bytes(done.item), _head(done.item)
+    except msgspec.MsgspecError as error:
+        raise Unreadable(f"event {event.seq} (item.done) cannot be understood: {error}") from error
+    if head.type not in CONVERSATION:
         return
-    item = data.item
-    if item.get("status") == "incomplete" and item["type"] != OUTPUT:
+    if head.status == "incomplete" and head.type != OUTPUT:
         # a piece of an answer that was cut off: shown if nothing took its place, and only if it is text
-        if item["type"] == MESSAGE:
+        if head.type == MESSAGE:
             turn.partial.append(item)
         return
     turn.partial = []
-    _place(turn, item, data.step)
+    _place(turn, item, done.step)
 
 
-def _place(turn: _Turn, item: JsonObject, step: str | None) -> None:
-    kind = item["type"]
+def _place(turn: _Turn, item: bytes, step: str | None) -> None:
+    head = _head(item)
     if turn.waiting:
-        answers = kind == OUTPUT and item["call_id"] in turn.waiting
-        joins = kind == CALL and step is not None and step == turn.step
+        answers = head.type == OUTPUT and head.call_id in turn.waiting
+        joins = head.type == CALL and step is not None and step == turn.step
         if not answers and not joins:
             turn.held.append((item, step))
             return
     turn.items.append(item)
-    if kind == CALL:
-        turn.waiting[str(item["call_id"])], turn.step = None, step
-    elif kind == OUTPUT:
-        turn.waiting.pop(str(item["call_id"]), None)
+    if head.type == CALL:
+        turn.waiting[head.call_id], turn.step = None, step
+    elif head.type == OUTPUT:
+        turn.waiting.pop(head.call_id, None)
         if not turn.waiting:
             held, turn.held = turn.held, []
             for later in held:
                 _place(turn, *later)
 
 
-def _shown(turn: _Turn, missing: str, name: tuple[str, int]) -> list[JsonObject]:
+def _shown(turn: _Turn, missing: str, name: tuple[str, int]) -> list[bytes]:
     """All that a model is shown of a turn; calls without a result have `missing` as theirs."""
     items = list(turn.items)
     for call_id in turn.waiting:
         made = item_id(turn_id(*name), OUTPUT, f"0.{short_hash(call_id)[:8]}")
-        items.append(output(call_id, missing, item_id=made, status="incomplete"))
+        items.append(json.dumps(output(call_id, missing, item_id=made, status="incomplete")))
     if turn.held:
         rest = _Turn()
         for later in turn.held:

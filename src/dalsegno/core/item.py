@@ -4,7 +4,10 @@ An item that we make has the fields that folds and providers need and nothing el
 every field it had. Types of our own carry the prefix `dalsegno:` and are not shown to a model.
 """
 
-from typing import Final
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Final, overload
+
+import msgspec
 
 from dalsegno.core.json import Json, JsonObject
 
@@ -104,3 +107,37 @@ def closed(item: JsonObject, text: str, *, status: str) -> JsonObject:
 def units_of(item: JsonObject) -> int:
     """How much of a cursor's offset the streamed item takes: one for opening it, one for each code point."""
     return 1 + len(text_of(item))
+
+
+_object = msgspec.json.Decoder(dict).decode
+
+
+class Items(Sequence[JsonObject]):
+    """Items as the log has them. Each look gives a fresh object, so that nobody can change what the next one sees."""
+
+    def __init__(self, encoded: Iterable[bytes]) -> None:
+        self._encoded = tuple(encoded)
+
+    @overload
+    def __getitem__(self, index: int) -> JsonObject: ...
+    @overload
+    def __getitem__(self, index: slice) -> Sequence[JsonObject]: ...
+    def __getitem__(self, index: int | slice) -> JsonObject | Sequence[JsonObject]:
+        if isinstance(index, slice):
+            return [_object(item) for item in self._encoded[index]]
+        return _object(self._encoded[index])
+
+    def __len__(self) -> int:
+        return len(self._encoded)
+
+    def __iter__(self) -> Iterator[JsonObject]:
+        return map(_object, self._encoded)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Items) and self._encoded == other._encoded
+
+    def __hash__(self) -> int:
+        return hash(self._encoded)
+
+    def __repr__(self) -> str:
+        return f"Items({list(self)})"

@@ -1,4 +1,4 @@
-"""The composition root: configuration in, a running replica out, with all that it is made of. The only place that wires.
+"""The composition root: configuration in, a running replica out, with all it is made of. The only place that wires.
 
 Whatever is opened here is closed here, in the reverse order.
 """

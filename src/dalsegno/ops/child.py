@@ -1,11 +1,13 @@
 """The process that a supervisor starts: `python -m dalsegno.ops.child FD`, FD being its end of the lifeline."""
 
 import sys
+from functools import partial
+from typing import Any
 
 from dalsegno.errors import ConfigError, DalsegnoError
 from dalsegno.ops.lifeline import Failed, Lifeline
 from dalsegno.ops.load import load
-from dalsegno.ops.logs import log_to_stderr
+from dalsegno.ops.logs import last_words, log_to_stderr
 from dalsegno.ops.serve import serve
 
 
@@ -17,6 +19,7 @@ def main() -> int:
     except EOFError:
         return 1
     lifeline.watch(patience=config.drain_timeout)
+    sys.excepthook = partial(confess, lifeline, config.log_level)
     log_to_stderr(level=config.log_level, style=config.log_format)
     try:
         serve(config, load(config.target, name=config.agent_name), announce=lifeline.report, share="fleet")
@@ -25,6 +28,13 @@ def main() -> int:
         lifeline.report(Failed(str(error), code))
         return code
     return 0
+
+
+def confess(lifeline: Lifeline, level: str, kind: type[BaseException], error: BaseException, tb: Any) -> None:
+    """Tell the supervisor about an error that nobody expected; the traceback is for those who debug."""
+    if level == "debug":
+        sys.__excepthook__(kind, error, tb)
+    lifeline.report(Failed(f"{last_words(error)} (--log-level debug shows the traceback)", 1))
 
 
 if __name__ == "__main__":

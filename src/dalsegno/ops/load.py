@@ -9,6 +9,7 @@ import importlib.util
 import inspect
 import sys
 from collections.abc import Sequence
+from importlib.abc import Loader
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -50,8 +51,8 @@ def recognise(found: Any, *, target: str, name: str) -> Agent:
     if isinstance(found, FunctionAgent):
         return found
     # Of an object that can be called, its class knows whether calling it makes a coroutine.
-    plain = inspect.isroutine(found) or inspect.isclass(found) or not callable(found)
-    if inspect.iscoroutinefunction(inspect.unwrap(found if plain else type(found).__call__)):
+    called = None if inspect.isclass(found) else inspect.getattr_static(type(found), "__call__", None)
+    if inspect.iscoroutinefunction(found) or inspect.iscoroutinefunction(called):
         _check_parameters(found, target)
         return FunctionAgent(found, name=name)
     raise ConfigError(_why_not(found, target))
@@ -84,14 +85,22 @@ def _from_file(place: str, folder: Path) -> ModuleType:
     if spec is None or spec.loader is None:
         raise ConfigError(f"{place} is not a Python file")
     module = importlib.util.module_from_spec(spec)
-    sys.modules[name] = module
     try:
-        spec.loader.exec_module(module)
+        _execute(module, spec.loader)
     except SyntaxError as error:
         raise ConfigError(f"{error.filename}:{error.lineno}: {error.msg}") from error
     except ModuleNotFoundError as error:
         raise ConfigError(f"{place} imports {error.name!r}, which is not installed here") from error
     return module
+
+
+def _execute(module: ModuleType, loader: Loader) -> None:
+    sys.modules[module.__name__] = module
+    try:
+        loader.exec_module(module)
+    except BaseException:
+        del sys.modules[module.__name__]
+        raise
 
 
 def _from_module(place: str, folder: Path) -> ModuleType:

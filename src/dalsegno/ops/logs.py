@@ -6,6 +6,7 @@ What is logged never contains payloads, keys or passwords; nothing here adds any
 import contextvars
 import logging
 import sys
+import traceback
 from datetime import UTC, datetime
 from typing import Any, Literal
 
@@ -16,6 +17,13 @@ from dalsegno.ports import Agent
 _turn: contextvars.ContextVar[dict[str, object] | None] = contextvars.ContextVar("dalsegno_turn", default=None)
 PLAIN = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
 QUIET = ("uvicorn", "uvicorn.error", "websockets", "httpcore2", "httpx2", "asyncio")
+
+
+def last_words(error: BaseException) -> str:
+    """An error that nobody expected, in a line: its last place and what it says."""
+    frames = traceback.extract_tb(error.__traceback__)
+    place = f"{frames[-1].filename}:{frames[-1].lineno}: " if frames else ""
+    return f"{place}{type(error).__name__}: {' '.join(str(error).split())}"
 
 
 class NamedAgent:

@@ -74,8 +74,7 @@ class Place:
                 while self._deadline:
                     self._deadline.pop().cancel()
                 self._become("gone")
-        served = 0.0 if self._ready_at is None else asyncio.get_running_loop().time() - self._ready_at
-        return End(code, self._failed, timedelta(seconds=served))
+        return End(code, self._failed, self._served())
 
     def leave(self) -> None:
         """Ask the process to leave in order; what has not left long after its time is killed."""
@@ -99,6 +98,10 @@ class Place:
         """Wait until this is true of the place; looked at whenever its state changes."""
         while not reached(self):
             await self._changed.wait()
+
+    def _served(self) -> timedelta:
+        now = asyncio.get_running_loop().time()
+        return timedelta(seconds=0.0 if self._ready_at is None else now - self._ready_at)
 
     def _send(self, number: signal.Signals) -> None:
         if self._process is not None and self._process.returncode is None:

@@ -1,4 +1,4 @@
-"""Sessions for people: tables and trees from the contract's JSON. Colour only on a terminal; knows no store, no server."""
+"""Sessions for people: tables and trees from the contract's JSON. Colour only on a terminal; knows no store."""
 
 import json
 from collections.abc import Iterable, Sequence

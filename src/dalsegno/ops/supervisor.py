@@ -48,20 +48,21 @@ class Supervisor:
             for name in replica_ids(config)
         ]
         self._leaving = asyncio.Event()
+        self._up = False
         self._ends: dict[str, End] = {}
         self._keepers: list[asyncio.Task[None]] = []
         self._rolling: asyncio.Task[None] | None = None
 
     async def run(self) -> int:
-        """Keep the fleet up until told to leave; the exit code. Raises `ConfigError` or `NotStarted` if it cannot start."""
+        """Keep the fleet up until told to leave; the exit code. Raises `ConfigError` or `NotStarted` at a bad start."""
         first, *others = self.places
         try:
             self._keep(first)
             await first.until(lambda place: place.state in ("ready", "gone"))
             if first.state == "gone" and not self._leaving.is_set():
-                self._leaving.set()
                 await asyncio.gather(*self._keepers)
                 raise _failure(self._ends[first.id])
+            self._up = True
             for place in others:
                 self._keep(place)
             await asyncio.gather(*self._keepers)
@@ -104,11 +105,11 @@ class Supervisor:
         self._keepers.append(asyncio.get_running_loop().create_task(self._kept(place), name=place.id))
 
     async def _kept(self, place: Place) -> None:
-        """Start it again whenever it is gone, until the fleet leaves."""
+        """Start it again whenever it is gone, until the fleet leaves, or if the fleet never came up."""
         pause = timedelta()
         while not self._leaving.is_set():
             end = self._ends[place.id] = await place.live()
-            if self._leaving.is_set():
+            if self._leaving.is_set() or not self._up:
                 return
             if end.served > STABLE_AFTER or end.code == 0:
                 pause = timedelta()

@@ -6,6 +6,7 @@ ends.
 """
 
 import asyncio
+import copy
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Sequence
 from datetime import timedelta
 from typing import TypeVar
@@ -58,7 +59,7 @@ class Turn:
         self.session = lease.session
         self.tenant = lease.tenant
         self.user = recorder.session.user
-        self.metadata = recorder.session.metadata
+        self.metadata: JsonObject = copy.deepcopy(recorder.session.metadata)
         self.attempt = lease.attempt
         self._recorder = recorder
         self._speaker = speaker

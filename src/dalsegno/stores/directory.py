@@ -1,7 +1,7 @@
-"""The port `Blobs` in a folder: one file an object, under its name. For one machine, or a file system that several share.
+"""The port `Blobs` in a folder: one file an object, under its name. For one machine, or a file system that is shared.
 
-An object is written beside its place, synced, and linked to its name: so it is there whole or not at all, and a name that
-is there is never written again. Knows nothing of sessions; a name is a path whose last part ends in a SHA-256.
+An object is written beside its place, synced, and linked to its name: so it is there whole or not at all, and a name
+that is there is never written again. Knows nothing of sessions; a name is a path whose last part ends in a SHA-256.
 """
 
 import asyncio
@@ -22,6 +22,7 @@ from dalsegno.errors import ConfigError, Refused, Unavailable, Unreadable
 
 R = TypeVar("R")
 THREADS = 4
+ATTEMPTS = 5
 PART_BYTES_MAX = 240
 ABANDONED_SECONDS = 3600
 _UNFINISHED = ".unfinished"
@@ -85,16 +86,17 @@ class DirectoryBlobs:
         unfinished = self._root / _UNFINISHED / secrets.token_hex(12)
         try:
             _write(unfinished, content)
-            # A folder may be removed by a `delete` between its making and the link.
-            for attempt in range(5):
-                made = _make_folders(path.parent, self._root)
+            changed = [path.parent]
+            for attempt in range(ATTEMPTS):
+                changed += _make_folders(path.parent, self._root)
                 try:
                     _name(unfinished, path)
                     break
                 except FileNotFoundError:
-                    if attempt == 4:
+                    # A `delete` has removed the folder between its making and the link.
+                    if attempt == ATTEMPTS - 1:
                         raise
-            for folder in (path.parent, *made):
+            for folder in changed:
                 _sync(folder)
         finally:
             unfinished.unlink(missing_ok=True)

@@ -4,7 +4,6 @@ Commands live in the modules beside this one and load what they need when they r
 """
 
 import sys
-import traceback
 from collections.abc import Sequence
 from types import TracebackType
 
@@ -16,6 +15,7 @@ from dalsegno.ops.cli.demo import demo
 from dalsegno.ops.cli.serve import serve
 from dalsegno.ops.cli.sessions import sessions
 from dalsegno.ops.cli.shell import completion
+from dalsegno.ops.logs import last_words
 from dalsegno.ops.version import VERSION
 
 NAME = "dalsegno"
@@ -73,7 +73,5 @@ def fail(message: str, *, code: int = 1) -> int:
 
 
 def brief(kind: type[BaseException], error: BaseException, tb: TracebackType | None) -> None:
-    """What is shown of an error that nobody expected: its last place and its words."""
-    frames = traceback.extract_tb(tb)
-    place = f"{frames[-1].filename}:{frames[-1].lineno}: " if frames else ""
-    fail(f"{place}{kind.__name__}: {error} ('dalsegno --debug …' shows the traceback)")
+    """What is shown of an error that nobody expected."""
+    fail(f"{last_words(error)} ('dalsegno --debug …' shows the traceback)")

@@ -121,9 +121,7 @@ def beside(path: Path, ending: str) -> Path:
     return path.with_name(path.name + ending)
 
 
-def connect(
-    path: Path, *, sync: Sync = "FULL", cache_kib: int = 1024, wait_seconds: float = 0.0
-) -> sqlite3.Connection:
+def connect(path: Path, *, sync: Sync = "FULL", cache_kib: int = 1024, wait_seconds: float = 0.0) -> sqlite3.Connection:
     """A connection to a file whose schema is in place. `wait_seconds` is how long a statement waits for a lock."""
     connection = sqlite3.connect(path, isolation_level=None, check_same_thread=False, timeout=wait_seconds)
     try:

@@ -3,6 +3,7 @@
 Knows how a decision becomes statements; knows nothing of transactions, threads or files.
 """
 
+import contextlib
 import logging
 import re
 import sqlite3
@@ -17,7 +18,7 @@ from dalsegno.core.claim import Claimed, claim
 from dalsegno.core.event import Event
 from dalsegno.core.json import JsonObject, dumps_sorted
 from dalsegno.core.session import VERSION, Session, fold, replace
-from dalsegno.errors import Unreadable
+from dalsegno.errors import DalsegnoError, Unreadable
 from dalsegno.ports import Page, Query, Ref
 from dalsegno.stores import sqlfile
 from dalsegno.stores.sqlite.file import is_damage
@@ -89,9 +90,11 @@ class Rows:
         """Show the session to `decide` and write what it returns."""
         kept = self._cache.get(ref)
         if kept is not None:
-            decision = decide(kept.session, self._known(cursor, kept.n, digest), now)
-            if isinstance(decision, Write) and self._write(cursor, ref, kept, decision, now):
-                return decision
+            # What does not lead to a write, an error too, may come from a session that is not like this any more.
+            with contextlib.suppress(DalsegnoError):
+                decision = decide(kept.session, self._known(cursor, kept.n, digest), now)
+                if isinstance(decision, Write) and self._write(cursor, ref, kept, decision, now):
+                    return decision
         row = cursor.execute(self._find, (ref.tenant, packed(ref.id))).fetchone()
         if row is None:
             kept = None
@@ -229,16 +232,12 @@ class Rows:
             raise Unreadable(f"session {ref.id}: the log ends before its head {head}")
         last = events[-1]
         if events[0].seq > 1 and last.type == "session.deleted":
-            return Session(
-                ref.id, ref.tenant, updated_at=last.at, head=head, epoch=epoch, owner=owner, deleted=True
-            )
+            return Session(ref.id, ref.tenant, updated_at=last.at, head=head, epoch=epoch, owner=owner, deleted=True)
         session = fold(ref.id, ref.tenant, events)
         oldest = tuple(replace(turn, attempt=max(turn.attempt, attempt)) for turn in session.open[:1])
         return replace(session, epoch=epoch, owner=owner, open=oldest + session.open[1:])
 
-    def _events(
-        self, cursor: sqlite3.Cursor, ref: Ref, n: int, after: int, through: int, limit: int
-    ) -> list[Event]:
+    def _events(self, cursor: sqlite3.Cursor, ref: Ref, n: int, after: int, through: int, limit: int) -> list[Event]:
         if through <= after:
             return []
         rows = cursor.execute(self._event_read, (n << 32 | after, n << 32 | through, limit)).fetchall()
@@ -331,4 +330,3 @@ def _event(ref: Ref, row: Row) -> Event:
         raise Unreadable(f"session {ref.id}: event {seq} does not match its checksum")
     name = codec.name_of(kind & 0xFF)
     return Event(seq, name, turn, at, codec.upcast(name, (kind >> 8) + 1, body))
-

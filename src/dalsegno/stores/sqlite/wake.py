@@ -17,6 +17,7 @@ from pathlib import Path
 PATH_BYTES_MAX = 100
 """The system takes 108 bytes, or 104, with a zero at the end."""
 HEARD_AT_ONCE = 100
+ATTEMPTS = 3
 BYTES_MAX = 4096
 _ENDING = ".sock"
 
@@ -70,6 +71,8 @@ class Wake:
             self._ear.close()
             if self._folder is not None:
                 (self._folder / self._name).unlink(missing_ok=True)
+                with contextlib.suppress(OSError):
+                    self._folder.rmdir()
             self._ear = None
         if self._voice is not None:
             self._voice.close()
@@ -82,8 +85,15 @@ class Wake:
         if ear is None:
             return
         try:
-            _make(self._folder)
-            ear.bind(str(self._folder / self._name))
+            for attempt in range(ATTEMPTS):
+                _make(self._folder)
+                try:
+                    ear.bind(str(self._folder / self._name))
+                    break
+                except FileNotFoundError:
+                    # Somebody has closed the last other ear, and taken the folder with it.
+                    if attempt == ATTEMPTS - 1:
+                        raise
         except OSError:
             # Hints stay inside this process; a poll is behind each of them.
             ear.close()

@@ -11,7 +11,16 @@ from typing import Any, TypeAlias, TypeVar
 
 import msgspec
 from hypothesis import strategies as st
-from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, initialize, invariant, multiple, rule
+from hypothesis.stateful import (
+    Bundle,
+    RuleBasedStateMachine,
+    consumes,
+    initialize,
+    invariant,
+    multiple,
+    precondition,
+    rule,
+)
 
 from dalsegno.core.append import Appended, Decision, Draft, Keep, Known, Write, append
 from dalsegno.core.event import Event
@@ -28,10 +37,13 @@ R = TypeVar("R")
 FAR_AWAY_MS = 2**45
 
 SEATS = st.sampled_from([0, 1])
-REFS = st.sampled_from([session(1), session(2), session(1, tenant="other")])
+REFS = st.sampled_from([session(1), session(2), session(3), session(1, tenant="other")])
+KEYS = st.sampled_from([None, None, "k1", "k2"])
 TEXTS = st.sampled_from(["hi", "a\0b", "𝄋"])
-INPUTS: st.SearchStrategy[Input] = st.one_of(
-    st.builds(Message, content=TEXTS, on_busy=st.sampled_from(["queue", "reject", "interrupt", "rollback", "steer"])),
+MESSAGES = st.builds(
+    Message, content=TEXTS, on_busy=st.sampled_from(["queue", "reject", "interrupt", "rollback", "steer"])
+)
+ANSWERS: st.SearchStrategy[Input] = st.one_of(
     st.builds(Cancel, hide=st.booleans()),
     st.builds(Approval, call_id=st.just("c1"), decision=st.sampled_from(["approve", "deny"])),
     st.builds(ToolResult, call_id=st.just("c1"), output=TEXTS),
@@ -92,15 +104,23 @@ class LogMachine(RuleBasedStateMachine):
         self._runner.run(self._stack.aclose())
         self._runner.close()
 
-    @rule(target=leases, seat=SEATS, ref=REFS, said=INPUTS, key=st.sampled_from([None, None, "k1", "k2"]), take=SEATS)
-    def admit(self, seat: int, ref: Ref, said: Input, key: str | None, take: int) -> object:
-        """Somebody speaks; a session comes to be. One in two replicas has room to run it at once."""
+    @rule(target=leases, seat=SEATS, ref=REFS, said=MESSAGES, key=KEYS, replica=st.sampled_from(["free", "full"]))
+    def say(self, seat: int, ref: Ref, said: Input, key: str | None, replica: str) -> object:
+        """Somebody speaks; a session comes to be. A replica that has room runs it at once."""
         self._refs.add(ref)
-        wanted = admission(ref, said, key=key, taker=self._names[seat] if take else None)
+        wanted = admission(ref, said, key=key, taker=self._names[seat] if replica == "free" else None)
         decision = self._both(lambda side: speak(side.logs[seat], wanted))
         lease = decision.result.lease if isinstance(decision, Write) else None
         return lease if lease is not None else multiple()
 
+    @precondition(lambda self: self._refs)
+    @rule(seat=SEATS, ref=REFS, said=ANSWERS, key=KEYS)
+    def answer(self, seat: int, ref: Ref, said: Input, key: str | None) -> None:
+        """Somebody decides, or wants a turn to stop."""
+        if ref in self._refs:
+            self._both(lambda side: speak(side.logs[seat], admission(ref, said, key=key)))
+
+    @precondition(lambda self: self._refs)
     @rule(target=leases, seat=SEATS)
     def claim(self, seat: int) -> object:
         """A replica takes whatever it can."""
@@ -120,6 +140,7 @@ class LogMachine(RuleBasedStateMachine):
         held = decision.result.lease if isinstance(decision, Write) else None
         return held if held is not None else multiple()
 
+    @precondition(lambda self: self._refs)
     @rule(seat=SEATS)
     def kill(self, seat: int) -> None:
         """A replica dies, and another one comes."""
@@ -127,7 +148,8 @@ class LogMachine(RuleBasedStateMachine):
         assert self._both(lambda side: side.replace(seat, name)) == [self._names[seat]]
         self._names[seat] = name
 
-    @rule(seat=SEATS, ref=REFS)
+    @precondition(lambda self: len(self._refs) > 1)
+    @rule(seat=SEATS, ref=st.sampled_from([session(3), session(1, tenant="other")]))
     def end(self, seat: int, ref: Ref) -> None:
         """A session is deleted and erased, if it is there."""
         found = self._both(lambda side: side.logs[seat].load(ref))
@@ -135,26 +157,20 @@ class LogMachine(RuleBasedStateMachine):
             self._both(lambda side: delete(side.logs[seat], ref))
         self._both(lambda side: side.logs[1 - seat].erase(ref))
 
+    @precondition(lambda self: self._refs)
     @rule(ref=REFS)
     def upgrade(self, ref: Ref) -> None:
         """The stored session becomes another version's."""
         if ref in self._refs and self._both(lambda side: side.logs[0].load(ref)) is not None:
             self._both(lambda side: side.world.outdate(ref))
 
-    @rule(seat=SEATS, ref=REFS, after=st.integers(0, 9), limit=st.integers(1, 4))
-    def read(self, seat: int, ref: Ref, after: int, limit: int) -> None:
-        """Somebody reads a page."""
+    @precondition(lambda self: self._refs)
+    @rule(seat=SEATS, ref=REFS, after=st.integers(0, 9), limit=st.integers(1, 4), query=QUERIES)
+    def look(self, seat: int, ref: Ref, after: int, limit: int, query: Query) -> None:
+        """Somebody reads a page of a log and a listing, and asks what is known under a digest."""
         self._both(lambda side: side.logs[seat].read(ref, after=after, limit=limit))
-
-    @rule(seat=SEATS, query=QUERIES)
-    def list(self, seat: int, query: Query) -> None:
-        """Somebody lists sessions."""
         self._both(lambda side: _listed(side.logs[seat], query))
-
-    @rule(seat=SEATS, ref=REFS, key=st.sampled_from([b"d" * 16, b"none"]))
-    def look(self, seat: int, ref: Ref, key: bytes) -> None:
-        """Somebody asks for what is known."""
-        self._both(lambda side: side.logs[seat].commit(ref, _look, digest=key))
+        self._both(lambda side: side.logs[seat].commit(ref, _look, digest=b"d" * 16))
 
     @invariant()
     def both_hold_the_same(self) -> None:

@@ -69,7 +69,8 @@ def speech(items: Sequence[JsonObject], prefix: str, *, mood: int) -> Iterator[P
     scripts = [found for item in items if str(item["id"]).startswith(prefix) if (found := read_script(text_of(item)))]
     made: dict[str, int] = {}
     for item in items:
-        if item["type"] == CALL and str(item["id"]).startswith(prefix.replace("msg_", "fc_")):
+        of_turn = item["type"] == CALL and str(item["id"]).startswith(prefix.replace("msg_", "fc_"))
+        if of_turn and '"script":"agent"' not in str(item["arguments"]):
             made[str(item["name"])] = made.get(str(item["name"]), 0) + 1
     if mood % 4 == 1:
         yield Thought("hm")

@@ -11,9 +11,9 @@ from collections.abc import Callable
 from dalsegno.testing.world.loop import Process
 
 CALLS = {
-    "log": ("commit", "load", "read", "claim", "holdings", "members", "bury", "join", "leave", "begin", "execute", "close"),
+    "log": ("commit", "load", "read", "claim", "holdings", "bury", "join", "leave", "begin", "execute", "close"),
     "hot": ("publish", "fence", "read", "clear", "tell"),
-    "blobs": ("put", "get"),
+    "blobs": ("put",),
 }
 WRITTEN = (
     *("session.created", "turn.created", "turn.input", "turn.started", "item.done", "tool.intent"),

@@ -1,0 +1,128 @@
+"""The world's eye: it sees every write at the moment it is carried out, every model call and every tool, and judges them.
+
+What can only be judged at the end is in `invariants`. Nothing here is known to the code that is being tested.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import TypeVar
+
+from dalsegno.core import codec
+from dalsegno.core.append import Decide, Decision, Write
+from dalsegno.core.context import Context, context
+from dalsegno.core.event import Event
+from dalsegno.core.ids import turn_number
+from dalsegno.core.step import journal
+from dalsegno.ports import Call, Ref
+from dalsegno.runtime.handle import Turn
+from dalsegno.stores.memory import MemoryDatabase
+from dalsegno.stores.memory.database import StoredSession
+from dalsegno.testing.world.loop import here
+from dalsegno.testing.world.provider import refused_by_providers
+from dalsegno.testing.world.weather import Weather
+
+R = TypeVar("R")
+CLIENT_EVENTS = frozenset({"session.created", "session.updated", "session.deleted", "turn.created", "turn.input", "turn.cancelled"})
+
+
+class WatchedDatabase(MemoryDatabase):
+    """The memory database; `on_write` is shown each write with the row before it."""
+
+    on_write: Callable[[Ref, StoredSession | None, Write[object]], None]
+
+    def decide(self, ref: Ref, decide: Decide[R], *, digest: bytes | None = None) -> Decision[R]:
+        before = self.rows.get(ref)
+        decision = super().decide(ref, decide, digest=digest)
+        if isinstance(decision, Write):
+            self.on_write(ref, before, decision)
+        return decision
+
+
+class Watch:
+    """What was seen to be wrong, in words, and what was seen at all."""
+
+    def __init__(self, database: WatchedDatabase, weather: Weather) -> None:
+        self.database = database
+        self.weather = weather
+        self.broken: list[str] = []
+        self.model_calls = 0
+        self.writes: list[tuple[float, Ref, tuple[str, ...], str]] = []
+        self._fences: dict[Ref, int] = {}
+        database.on_write = self._on_write
+
+    def breaks(self, text: str) -> None:
+        """A promise was broken."""
+        self.weather.note("BROKEN", text)
+        self.broken.append(f"{self.weather.clock():.3f} s: {text}")
+
+    def owner(self, ref: Ref) -> str | None:
+        """Who holds the session's lease."""
+        row = self.database.rows.get(ref)
+        return None if row is None else row.owner
+
+    def log(self, ref: Ref) -> Sequence[Event]:
+        """The session's whole log."""
+        row = self.database.rows.get(ref)
+        return [] if row is None else self.database.events(ref, row, after=0, limit=row.head)
+
+    def model_asked(self, turn: Turn, key: str, shown: Context) -> None:
+        """P6: a step on record is not asked for again, and the model is shown exactly the log's prefix."""
+        self.model_calls += 1
+        ref = Ref(turn.tenant, turn.session)
+        log = self.log(ref)
+        self.weather.note("model", ref.id[-4:], turn.id[-4:], key, shown.through)
+        if (why := refused_by_providers(shown.items)) is not None:
+            self.breaks(f"session {ref.id}: the model was shown what no provider takes: {why}")
+        if context(log[: shown.through], session=ref.id).items != shown.items:
+            self.breaks(f"session {ref.id}: the model was shown something else than the log up to {shown.through}")
+        process, row = here(), self.database.rows[ref]
+        if process is None or row.owner != process.incarnation:
+            return
+        first = turn_number(ref.id, turn.id)
+        assert first is not None
+        known = journal(log, first)
+        if key in known.steps:
+            self.breaks(f"session {ref.id}: {key} of turn {first} is on record and was asked for again")
+        running = self.database.session(ref, row).turn(first)
+        if running is not None and running.last > shown.through:
+            self.breaks(f"session {ref.id}: turn {first} was shown its log up to {shown.through} of {running.last}")
+
+    def tool_runs(self, call: Call) -> None:
+        """Law 4: the intent is on record before the effect, and a recorded call is not run again."""
+        ref = Ref(call.tenant, call.session)
+        first = turn_number(call.session, call.turn)
+        assert first is not None
+        known = journal(self.log(ref), first)
+        if call.id not in known.intents:
+            self.breaks(f"session {ref.id}: {call.name} {call.id} ran without its intent on record")
+        elif known.intents[call.id][1].key != call.key:
+            self.breaks(f"session {ref.id}: {call.name} {call.id} ran under another key than its intent's")
+        process = here()
+        if call.id in known.outputs and process is not None and self.owner(ref) == process.incarnation:
+            self.breaks(f"session {ref.id}: {call.name} {call.id} is on record and was run again")
+
+    def on_hot(self, ref: Ref, epoch: int, what: str) -> None:
+        """P4: what the hot tier accepted, under which epoch."""
+        newest = self._fences.get(ref, 0)
+        if epoch < newest:
+            self.breaks(f"session {ref.id}: {what} under epoch {epoch}, after {newest} was seen")
+        self._fences[ref] = max(newest, epoch)
+
+    def _on_write(self, ref: Ref, before: StoredSession | None, write: Write[object]) -> None:
+        process, after = here(), write.session
+        name = process.incarnation if process is not None else ""
+        kinds = tuple(event.type for event in write.events)
+        self.writes.append((self.weather.clock(), ref, kinds, name))
+        self.weather.note("write", name, ref.id[-4:], after.head, kinds)
+        owner, epoch = (None, 0) if before is None else (before.owner, before.epoch)
+        if after.epoch < epoch or (after.owner is not None and after.owner != owner and after.epoch <= epoch):
+            self.breaks(f"session {ref.id}: epoch {epoch} of {owner} became {after.epoch} of {after.owner}")
+        made = [event for event in write.events if event.type not in CLIENT_EVENTS]
+        if not made or name in (owner, after.owner):
+            return
+        claimed = after.owner is None and not self.database.alive(owner) and made[0].type == "turn.failed"
+        if not claimed:
+            self.breaks(f"session {ref.id}: {name} wrote {kinds} although the lease is {owner}'s")
+
+    def types(self, ref: Ref) -> list[tuple[int, str, object]]:
+        """The log in short, for a trace."""
+        return [(event.seq, event.type, codec.decode(event)) for event in self.log(ref)]

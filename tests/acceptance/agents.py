@@ -1,0 +1,117 @@
+"""The agent that the acceptance tests serve. What it does in a turn is written in the turn's message, as JSON.
+
+    {"id": "s1-m2", "do": ["keyed", "once"], "words": 12, "pace_ms": 10, "voice": "same"}
+
+One model step and one tool call for each entry of `do`, then a last model step. Whatever it does to the world is a line
+in the ledger (`tests.acceptance.ledger`), written before the model is asked or after the tool has acted. A message that
+is no such JSON is said back. `voice`: `same` = another attempt says the same, `own` = each process speaks for itself.
+"""
+
+import asyncio
+import json
+import os
+from collections.abc import AsyncGenerator
+from typing import Any
+
+from dalsegno import Call, Tool, ToolCall, Turn, tool
+from dalsegno.core.context import Context
+from dalsegno.core.json import canonical
+from dalsegno.core.part import Part
+from tests.acceptance import ledger
+
+ALPHABET = "aé€😀\n\u2028\"\\"
+TOOL_SECONDS = 0.01
+
+
+async def _act(kind: str, label: str, call: Call) -> str:
+    """The effect, with a little time on either side of it in which a replica can die."""
+    await asyncio.sleep(TOOL_SECONDS)
+    ledger.write(kind, session=call.session, turn=call.turn, label=label, key=call.key)
+    await asyncio.sleep(TOOL_SECONDS)
+    return f"{kind} {label} done"
+
+
+@tool("keyed")
+async def keyed(label: str, call: Call) -> str:
+    """Something that honours keys."""
+    return await _act("keyed", label, call)
+
+
+@tool("once")
+async def once(label: str, call: Call) -> str:
+    """Something that cannot be repeated."""
+    return await _act("once", label, call)
+
+
+@tool("read")
+async def read(label: str, call: Call) -> str:
+    """Something that changes nothing."""
+    return await _act("read", label, call)
+
+
+@tool("transactional")
+async def transactional(label: str, call: Call) -> str:
+    """A row in the database of the log."""
+    assert call.transaction is not None
+    await call.transaction.execute("INSERT INTO bookings (label, key) VALUES (?, ?)", (label, call.key))
+    await asyncio.sleep(TOOL_SECONDS)
+    return f"transactional {label} done"
+
+
+@tool("read")
+async def poison(label: str, call: Call) -> str:
+    """Whoever runs this dies."""
+    ledger.write("poison", session=call.session, turn=call.turn, label=label, key=call.key)
+    os._exit(23)
+
+
+@tool("read")
+async def spill(label: str, call: Call) -> str:
+    """Raises an error that quotes what nobody should see."""
+    raise RuntimeError(f"{label} failed")
+
+
+TOOLS: tuple[Tool, ...] = (keyed, once, read, transactional, poison, spill)
+
+
+async def agent(turn: Turn) -> None:
+    """Do what the message says."""
+    script = _script(turn.text)
+    if script is None:
+        await turn.say(turn.text)
+        return
+    for number in range(len(script["do"]) + 1):
+        reply = await turn.generate(_model(turn, script, number), tools=TOOLS)
+        if reply.calls:
+            await turn.perform(reply)
+
+
+def _model(turn: Turn, script: dict[str, Any], number: int) -> Any:
+    async def model(context: Context) -> AsyncGenerator[Part, None]:
+        shown = ledger.digest(canonical(list(context.items)))
+        label = f"{script['id']}/{number}"
+        ledger.write(
+            "model", session=turn.session, turn=turn.id, label=label, shown=shown, at_event=context.through, attempt=turn.attempt
+        )
+        for word in words(script, number):
+            yield word
+            await asyncio.sleep(script.get("pace_ms", 5) / 1000)
+        if number < len(script["do"]):
+            yield ToolCall(script["do"][number], {"label": f"{script['id']}/{number}"})
+
+    return model
+
+
+def words(script: dict[str, Any], number: int) -> list[str]:
+    """What the model says in a step."""
+    voice = f"{os.getpid()}:" if script.get("voice") == "own" else ""
+    count = script.get("words", 8)
+    return [f"{voice}{script['id']}/{number}.{place}{ALPHABET[place % len(ALPHABET)]} " for place in range(count)]
+
+
+def _script(text: str) -> dict[str, Any] | None:
+    try:
+        found = json.loads(text)
+    except ValueError:
+        return None
+    return {"do": [], **found} if isinstance(found, dict) and "id" in found else None

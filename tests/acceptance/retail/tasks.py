@@ -1,0 +1,85 @@
+"""The 114 customers: where their data is found, what each wants done, and at which of the shop's branches."""
+
+import json
+import os
+from collections import defaultdict
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from tests.acceptance.retail.rules import WRITES
+
+ROOT = Path(__file__).resolve().parents[3]
+VARIABLE = "DALSEGNO_RETAIL_DATA"
+BESIDE = Path("../shared/data/retail")
+FILES = ("tasks.json", "db.json")
+
+Json = dict[str, Any]
+
+
+class Action(msgspec.Struct, frozen=True):
+    """One tool call that a task is solved with."""
+
+    name: str
+    arguments: Json
+
+    @property
+    def writes(self) -> bool:
+        """Whether it changes the shop."""
+        return self.name in WRITES
+
+
+class Task(msgspec.Struct, frozen=True):
+    """What one customer wants, at which branch, and the calls that give it to them, in order."""
+
+    id: str
+    wish: str
+    branch: int
+    actions: tuple[Action, ...]
+
+
+def data_folder() -> Path | None:
+    """Where the data is, or None. Nothing else is tried than the two places that `missing` names."""
+    named = os.environ.get(VARIABLE)
+    folder = Path(named) if named else ROOT / BESIDE
+    return folder if all((folder / file).is_file() for file in FILES) else None
+
+
+def missing() -> str:
+    """Why the test cannot run here."""
+    named = os.environ.get(VARIABLE)
+    return (
+        f"THE RETAIL ACCEPTANCE TEST DID NOT RUN: no {' and '.join(FILES)} in "
+        f"{f'{VARIABLE}={named}' if named else f'{BESIDE} (beside the repository), and {VARIABLE} is not set'}. "
+        f"Put the retail data into {BESIDE} or name its folder in {VARIABLE}."
+    )
+
+
+def books_of(folder: Path) -> Json:
+    """A fresh copy of the shop's database."""
+    return json.loads((folder / "db.json").read_bytes())
+
+
+def tasks_of(folder: Path) -> list[Task]:
+    """All tasks, each at a branch: two tasks that touch the same customer are never at the same one."""
+    books, tasks = books_of(folder), []
+    busy: dict[int, set[str]] = defaultdict(set)
+    for raw in json.loads((folder / "tasks.json").read_bytes()):
+        actions = tuple(Action(each["name"], each["arguments"]) for each in raw["evaluation_criteria"]["actions"])
+        users = set(users_of(actions, books))
+        branch = next(number for number in range(len(tasks) + 1) if not users & busy[number])
+        busy[branch] |= users
+        wish = raw["user_scenario"]["instructions"]["reason_for_call"]
+        tasks.append(Task(raw["id"], wish, branch, actions))
+    return tasks
+
+
+def users_of(actions: tuple[Action, ...], books: Json) -> Iterator[str]:
+    """Every customer whose books these calls read or change."""
+    for action in actions:
+        if "user_id" in action.arguments:
+            yield action.arguments["user_id"]
+        elif action.arguments.get("order_id") in books["orders"]:
+            yield books["orders"][action.arguments["order_id"]]["user_id"]

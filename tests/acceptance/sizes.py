@@ -1,0 +1,21 @@
+"""How much is enough: the two columns of the table of figures. `DALSEGNO_RELEASE=1` asks for the right one."""
+
+import os
+
+RELEASE = os.environ.get("DALSEGNO_RELEASE", "") not in ("", "0")
+
+
+def size(ci: int, release: int) -> int:
+    """How often something is to be done in this run."""
+    return release if RELEASE else ci
+
+
+def seconds(ci: float) -> float:
+    """How long a test of that many seconds may take in this run (`pytest.mark.timeout`)."""
+    return ci * 60 if RELEASE else ci
+
+
+def percentile(values: list[float], share: float) -> float:
+    """The value that this share of all values does not exceed."""
+    ordered = sorted(values)
+    return ordered[min(len(ordered) - 1, int(share * len(ordered)))]

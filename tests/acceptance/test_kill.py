@@ -1,0 +1,79 @@
+"""Replicas die by `kill -9`, at random, in the middle of whatever they do. Nothing is lost, doubled or stuck."""
+
+import asyncio
+import random
+from pathlib import Path
+
+import pytest
+
+from dalsegno.client import Client
+from dalsegno.testing.fleet import Fleet, Served
+from tests.acceptance.conftest import Serving
+from tests.acceptance.crowd import Crowd
+from tests.acceptance.ledger import Ledger
+from tests.acceptance.sizes import seconds, size
+from tests.acceptance.verdict import World, ends, judge, log_of, world_of
+from tests.support import wait_until
+
+pytestmark = [pytest.mark.xdist_group("processes"), pytest.mark.timeout(seconds(240))]
+
+SESSIONS = 20
+SEED = 20260
+EVERY_SECONDS = (0.2, 0.7)
+
+
+async def test_random_kills_lose_double_and_block_nothing(serving: Serving, ledger: Ledger, database: Path):
+    """P1, P2, P5, P7, P8: "An acknowledged message is in its session's log and stays there …, through the crash of any
+    number of replicas"; "for one (tenant, session, idempotency key) at most one message is appended"; "every accepted
+    turn reaches exactly one end"; "`keyed`: … exactly once if the turn completes. `transactional`: exactly once.
+    `once`: at most once"; "reconnecting anywhere with the last cursor yields every later durable event once and in
+    order, and the text of every item completely".
+    """
+    kills, chance = size(100, 1000), random.Random(SEED)
+    async with serving() as fleet:
+        crowd = Crowd(fleet, size=SESSIONS, seed=SEED)
+        async with crowd.at_work(within=60):
+            await wait_until(lambda: crowd.ended >= SESSIONS, description="everybody has heard an answer", timeout=30)
+            before = crowd.ended
+            await kill_at_random(fleet, kills, chance)
+            killed = crowd.ended
+            await wait_until(
+                lambda: crowd.ended >= killed + SESSIONS, description="work goes on after the last kill", timeout=30
+            )
+        world = world_of(ledger, database)
+        async with Client(fleet.urls) as client:
+            violations, ended = [], []
+            for seen in crowd.seen:
+                log = await log_of(client.session(seen.session.id))
+                violations += judge(seen, log, world)
+                ended += ends(log).values()
+    poisoned = [end for end in ended if end["type"] == "turn.failed"]
+    resumed = sum(seen.resumed for seen in crowd.seen)
+    orphans = {line["turn"] for line in ledger.lines("model") if line["attempt"] > 1}
+    print(f"{kills} kills, {len(ended)} turns ({killed - before} while killing), {len(orphans)} taken over, "
+          f"{resumed} streams resumed, {len(poisoned)} poisoned, {len(violations)} violations")
+    assert violations == []
+    assert all(end["data"]["error"]["code"] == "poisoned" for end in poisoned)
+    assert len(poisoned) <= len(ended) // 20, "turns are short: few of them can meet three kills"
+    assert sum(replica.starts for replica in fleet) >= kills + 3
+    assert len(orphans) >= kills // 4 and resumed >= kills and killed > before
+    assert _something_was_done(world)
+
+
+async def kill_at_random(fleet: Fleet, kills: int, chance: random.Random) -> None:
+    """Kill a serving replica now and then, and start it again at once. One kill in ten does not care who is left."""
+
+    def victims() -> list[Served]:
+        serving = [replica for replica in fleet if replica.serving]
+        return serving if len(serving) > 1 or (serving and chance.random() < 0.1) else []
+
+    async with asyncio.TaskGroup() as restarts:
+        for _ in range(kills):
+            await asyncio.sleep(chance.uniform(*EVERY_SECONDS))  # the pace of the violence, and no wait for anything
+            victim = chance.choice(await wait_until(victims, description="two replicas serve", timeout=30))
+            await victim.kill()
+            restarts.create_task(victim.start())
+
+
+def _something_was_done(world: World) -> bool:
+    return bool(world.keyed and world.times["once"] and world.times["read"] and world.booked)

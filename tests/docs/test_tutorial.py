@@ -1,0 +1,74 @@
+"""The tutorial is true: its files are written, its commands are typed, and what it shows is what comes."""
+
+import os
+import shutil
+import socket
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+import dalsegno
+from tests.docs.pages import DOCS, ROOT, Block, blocks
+from tests.docs.shell import Shell, commands
+
+PAGES = [DOCS / "tutorial" / "README.md"]
+PORTS = ("8001", "8002")
+
+
+@pytest.fixture
+def shell(tmp_path: Path) -> Iterator[Shell]:
+    """A terminal in an empty folder, where `dalsegno` and `python` are those that run this test."""
+    if shutil.which("bash") is None or shutil.which("curl") is None:
+        pytest.skip("needs bash and curl")
+    commands_folder = tmp_path / ".bin"
+    commands_folder.mkdir()
+    for name, line in (("python", sys.executable), ("dalsegno", f"{sys.executable} -m dalsegno")):
+        script = commands_folder / name
+        script.write_text(f'#!/bin/sh\nexec {line} "$@"\n')
+        script.chmod(0o755)
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("DALSEGNO_")}
+    environment["PATH"] = f"{commands_folder}{os.pathsep}{environment['PATH']}"
+    environment["PYTHONPATH"] = str(Path(dalsegno.__file__).parents[1])
+    environment["COLUMNS"] = "200"
+    shell = Shell(tmp_path, environment)
+    yield shell
+    shell.close()
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.parent.name)
+def test_a_newcomer_can_follow_the_tutorial_word_for_word(page: Path, shell: Shell, tmp_path: Path) -> None:
+    """Every file of the page is saved and every command typed, and each prints what the page says."""
+    ports = dict(zip(PORTS, _free_ports(len(PORTS)), strict=True))
+    for block in blocks(page):
+        if block.marker == "not run":
+            continue
+        if block.marker.startswith("file: "):
+            name, _, original = block.marker.removeprefix("file: ").partition(" = ")
+            if original:
+                assert block.text == (ROOT / original).read_text("utf-8"), f"{block.place} differs from {original}"
+            (tmp_path / name).write_text(_moved(block.text, ports), "utf-8")
+        elif block.kind == "console":
+            _type(block, shell, ports)
+
+
+def _type(block: Block, shell: Shell, ports: dict[str, str]) -> None:
+    for command, wanted in commands(_moved(block.text, ports)):
+        shell.run(command, wanted, place=block.place)
+
+
+def _moved(text: str, ports: dict[str, str]) -> str:
+    """The same with ports that are free here."""
+    for port, free in ports.items():
+        text = text.replace(port, free)
+    return text
+
+
+def _free_ports(count: int) -> list[str]:
+    held = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
+    try:
+        return [str(each.getsockname()[1]) for each in held]
+    finally:
+        for each in held:
+            each.close()

@@ -1,0 +1,109 @@
+"""TARGET: found, recognised, or refused with what to do."""
+
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from dalsegno.errors import ConfigError
+from dalsegno.ops.load import load
+
+SOURCE = """
+import functools
+
+async def answer(turn): ...
+async def _hidden(turn): ...
+def plain(turn): ...
+async def stream(turn):
+    yield 1
+async def none(): ...
+async def two(turn, more): ...
+async def optional(turn, more=1): ...
+given = functools.partial(two, more=1)
+class Agent:
+    async def __call__(self, turn): ...
+    async def method(self, turn): ...
+thing = Agent()
+number = 7
+"""
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """A folder with an agent in a file; what is imported in a test is forgotten after it."""
+    (tmp_path / "agent_under_test.py").write_text(SOURCE)
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    before = set(sys.modules)
+    yield tmp_path
+    for name in set(sys.modules) - before:
+        del sys.modules[name]
+
+
+@pytest.mark.parametrize("place", ["agent_under_test", "agent_under_test.py", "./agent_under_test.py"])
+@pytest.mark.parametrize("attribute", ["answer", "thing", "thing.method", "given", "optional"])
+async def test_an_async_function_is_an_agent(folder: Path, place: str, attribute: str):
+    """By module or by file; objects that are called like one count, too."""
+    agent = load(f"{place}:{attribute}", name="mine", folder=folder)
+    assert agent.name == "mine"
+    await agent.run(object())
+
+
+def test_a_file_may_import_its_neighbours(folder: Path):
+    """As a script may."""
+    (folder / "sub").mkdir()
+    (folder / "sub" / "neighbour.py").write_text("async def there(turn): ...")
+    (folder / "sub" / "main.py").write_text("from neighbour import there")
+    load("sub/main.py:there", folder=folder)
+
+
+@pytest.mark.parametrize(
+    ("target", "says"),
+    [
+        ("agent_under_test.py", r"names no function.*perhaps agent_under_test.py:answer"),
+        ("", "module:attr"),
+        ("agent_under_test.py:", "names no function"),
+        ("agent_under_tset.py:answer", "did you mean .*agent_under_test.py"),
+        ("nowhere.py:answer", "there is no file nowhere.py"),
+        ("agent_under_tst:answer", "did you mean 'agent_under_test'"),
+        ("agent_under_test.py:anwser", "did you mean 'answer'"),
+        ("agent_under_test.py:zzz", "there is answer, none, optional"),
+        ("agent_under_test.py:plain", "not async: write `async def plain"),
+        ("agent_under_test.py:stream", "yields"),
+        ("agent_under_test.py:none", "called with the turn and nothing else"),
+        ("agent_under_test.py:two", "called with the turn and nothing else"),
+        ("agent_under_test.py:number", "a int value and no agent: this release serves a plain"),
+        ("agent_under_test.py:Agent", "the class Agent and no agent"),
+    ],
+)
+def test_what_is_no_agent_is_refused_with_what_to_do(folder: Path, target: str, says: str):
+    """One line that names what was looked for and what there is."""
+    with pytest.raises(ConfigError, match=says) as refused:
+        load(target, folder=folder)
+    assert "\n" not in str(refused.value)
+
+
+def test_a_framework_s_agent_is_named(folder: Path):
+    """Its adapter is announced, not half supported."""
+    (folder / "pydantic_ai.py").write_text("class Agent: ...")
+    (folder / "mine.py").write_text("from pydantic_ai import Agent\nbot = Agent()")
+    with pytest.raises(ConfigError, match="Pydantic AI agent: its adapter comes with a later release"):
+        load("mine.py:bot", folder=folder)
+
+
+def test_a_broken_file_is_told_from_a_missing_one(folder: Path):
+    """A syntax error names its line; a missing import names the import, not the file."""
+    (folder / "broken.py").write_text("x = = 1")
+    with pytest.raises(ConfigError, match=r"broken.py:1: invalid syntax"):
+        load("broken.py:x", folder=folder)
+    (folder / "lacking.py").write_text("import not_installed_anywhere")
+    for target in ("lacking.py:x", "lacking:x"):
+        with pytest.raises(ConfigError, match="imports 'not_installed_anywhere', which is not installed"):
+            load(target, folder=folder)
+
+
+def test_what_the_module_raises_is_its_author_s(folder: Path):
+    """Its own error and traceback come through."""
+    (folder / "raising.py").write_text("1 / 0")
+    with pytest.raises(ZeroDivisionError):
+        load("raising.py:x", folder=folder)

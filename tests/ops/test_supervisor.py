@@ -1,0 +1,147 @@
+"""`--replicas N`: a fleet on one port, hurt in every way that a process can be."""
+
+import os
+import signal
+from pathlib import Path
+
+import pytest
+
+from dalsegno.client import Client
+from dalsegno.ops.config import Config
+from dalsegno.ops.supervisor import replica_ids
+from tests.ops.processes import Running, alive, kill, run, serving
+from tests.support import wait_until
+
+
+async def speakers(server: Running, *, wanted: int) -> set[int]:
+    """Ask, each time over a new connection, until so many processes have answered."""
+    found: set[int] = set()
+
+    async def ask() -> bool:
+        async with Client(server.url) as client:
+            found.add(int((await (await client.sessions.create()).ask("hi")).rpartition(" ")[2]))
+        return len(found) >= wanted
+
+    await wait_until(ask, description=f"{wanted} processes have answered", timeout=20)
+    return found
+
+
+async def test_replicas_share_one_port(tmp_path: Path):
+    """Each says that it is ready, all on the same URL, and all of them answer."""
+    async with serving("agent.py:answer", cwd=tmp_path, replicas=3) as server:
+        assert sorted(server.pids) == ["r1", "r2", "r3"]
+        assert len({ready.url for ready in server.ready}) == 1
+        assert server.process.pid not in server.pids.values()
+        assert await speakers(server, wanted=3) == set(server.pids.values())
+        assert await server.end() == 0
+        assert not any(alive(pid) for pid in server.pids.values())
+
+
+async def test_a_killed_replica_is_started_again_under_its_name(tmp_path: Path):
+    """As a new process; the others serve meanwhile."""
+    async with serving("agent.py:answer", cwd=tmp_path, replicas=2) as server:
+        before = server.pids
+        for round_ in range(2):
+            kill(server.pids["r2"])
+            await speakers(server, wanted=1)
+            await server.until_ready(3 + round_)
+        assert server.pids["r1"] == before["r1"] and server.pids["r2"] != before["r2"]
+        assert any("r2" in line and "SIGKILL" in line for line in server.errors)
+        assert await server.end() == 0
+
+
+async def test_sighup_restarts_one_after_another(tmp_path: Path):
+    """Every process is replaced, and there is always somebody who answers."""
+    async with serving("agent.py:answer", cwd=tmp_path, replicas=2) as server:
+        before = server.pids
+        server.process.send_signal(signal.SIGHUP)
+        while len(server.ready) < 4:
+            await speakers(server, wanted=1)
+        assert not {*before.values()} & {*server.pids.values()}
+        assert [ready.replica for ready in server.ready[2:]] == ["r1", "r2"]
+        assert not any(alive(pid) for pid in before.values())
+        assert await server.end() == 0
+
+
+async def test_replicas_do_not_outlive_their_supervisor(tmp_path: Path):
+    """Also when it is killed and can tell nobody."""
+    async with serving("agent.py:answer", cwd=tmp_path, replicas=2) as server:
+        pids = server.pids.values()
+        server.process.kill()
+        await wait_until(lambda: not any(map(alive, pids)), description="the replicas have noticed")
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+async def test_a_turn_under_way_is_handed_over(tmp_path: Path, number: signal.Signals):
+    """All leave within the time of a step, with exit code 0, and the next fleet finishes the turn."""
+    async with serving("agent.py:answer", cwd=tmp_path, replicas=2) as server:
+        async with Client(server.url) as client:
+            session = await client.sessions.create()
+            await session.send("slow")
+        assert await server.end(number) == 0
+    async with serving("agent.py:answer", cwd=tmp_path, replicas=2) as server, Client(server.url) as client:
+
+        async def done() -> bool:
+            return bool((await client.session(session.id).get())["status"] == "idle")
+
+        await wait_until(done, description="the turn was finished", timeout=20)
+        assert await server.end() == 0
+
+
+async def test_a_replica_that_hangs_is_killed_when_its_time_is_over(tmp_path: Path):
+    """An agent that blocks the loop cannot keep the fleet from leaving; what was cut off shows in the exit code."""
+    async with serving("agent.py:stuck", "--drain-timeout", "0s", cwd=tmp_path, replicas=2) as server:
+        async with Client(server.url) as client:
+            await (await client.sessions.create()).send("hi")
+        assert await server.end() == 1
+        assert not any(alive(pid) for pid in server.pids.values())
+
+
+@pytest.mark.parametrize(
+    ("target", "code", "says"), [("nowhere.py:x", 2, "no file nowhere.py"), ("agent.py:plain", 2, "not async")]
+)
+async def test_what_is_wrong_is_said_once(tmp_path: Path, target: str, code: int, says: str):
+    """The first replica proves that the fleet can start; if not, its reason is the fleet's."""
+    (tmp_path / "agent.py").write_text("def plain(turn): ...")
+    done = await run("serve", target, "--port", "0", "--replicas", "3", cwd=tmp_path)
+    assert done.code == code and done.err.count(says) == 1 and len(done.err.splitlines()) == 1
+
+
+async def test_a_replica_that_fails_later_is_tried_again_with_pauses(tmp_path: Path):
+    """The fleet goes on with those that are left, and takes it back when it can start again."""
+    async with serving("agent.py:answer", cwd=tmp_path, replicas=2) as server:
+        good = (tmp_path / "agent.py").read_text()
+        (tmp_path / "agent.py").write_text("x = = 1")
+        kill(server.pids["r1"])
+        await wait_until(
+            lambda: sum("cannot start" in line for line in server.errors) >= 2, description="it was tried twice"
+        )
+        await speakers(server, wanted=1)
+        (tmp_path / "agent.py").write_text(good)
+        await server.until_ready(3)
+        assert await server.end() == 0
+
+
+async def test_keys_are_in_no_argument_and_no_variable(tmp_path: Path):
+    """What everybody on the machine can read of a process does not hold what a tenant's key is."""
+    (tmp_path / "keys").write_text("very-secret-key:acme\n")
+    async with serving("agent.py:answer", "--api-keys", "@keys", cwd=tmp_path, replicas=2) as server:
+        for pid in (server.process.pid, *server.pids.values()):
+            for file in ("cmdline", "environ"):
+                assert b"very-secret" not in Path(f"/proc/{pid}/{file}").read_bytes()
+        async with Client(server.url, api_key="very-secret-key") as client:
+            await client.sessions.create()
+
+
+def test_replicas_have_stable_names():
+    """`r1`, `r2`, …, or those of a name that was given."""
+    assert replica_ids(Config(replicas=3)) == ["r1", "r2", "r3"]
+    assert replica_ids(Config(replicas=2, replica_id="web-0")) == ["web-0.1", "web-0.2"]
+
+
+async def test_the_terminal_s_interrupt_reaches_the_supervisor_only(tmp_path: Path):
+    """Replicas are in sessions of their own, so that Ctrl-C is one signal to each and not two."""
+    async with serving("agent.py:answer", cwd=tmp_path, replicas=2) as server:
+        for pid in server.pids.values():
+            assert os.getsid(pid) == pid
+        assert await server.end(signal.SIGINT) == 0
