@@ -23,8 +23,8 @@ ADD = (
     " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
 )
 SET = (
-    "UPDATE dalsegno_session SET head = ?, epoch = ?, owner = ?, attempt = ?, ready_at = ?, since = ?, status = ?, state = ?"
-    " WHERE n = ?"
+    "UPDATE dalsegno_session SET head = ?, epoch = ?, owner = ?, attempt = ?, ready_at = ?, since = ?, status = ?,"
+    " state = ? WHERE n = ?"
 )
 COMMITS = (2, 2, 1, 2)
 """Events in each of a turn's commits: message and start; call and intent; result; answer and end."""
@@ -44,7 +44,8 @@ def rows_of(database: Path, *, turns: int) -> list[Rows]:
     with contextlib.closing(connection):
         wanted = turns * sum(COMMITS)
         events = connection.execute(
-            "SELECT id & 4294967295, kind, turn, at, crc, body FROM dalsegno_event WHERE id >> 32 = 1 ORDER BY id DESC LIMIT ?",
+            "SELECT id & 4294967295, kind, turn, at, crc, body FROM dalsegno_event"
+            " WHERE id >> 32 = 1 ORDER BY id DESC LIMIT ?",
             (wanted,),
         ).fetchall()[::-1]
         key = connection.execute("SELECT digest, fingerprint, status FROM dalsegno_key LIMIT 1").fetchone()

@@ -80,9 +80,8 @@ def _page(figures: Sequence[Figure], made: dict[str, str]) -> str:
     for f in figures:
         sign = "≥" if f.at_least else "≤"
         verdict = "holds" if f.holds else "**does not hold**"
-        lines.append(
-            f"| {f.name} | {f.value:,.3g} {f.unit} | {f.base:,.3g} ({f.of}) | {f.ratio:.2f} | {sign} {f.bar:g} | {verdict} |"
-        )
+        compared = f"{f.base:,.3g} ({f.of}) | {f.ratio:.2f} | {sign} {f.bar:g}"
+        lines.append(f"| {f.name} | {f.value:,.3g} {f.unit} | {compared} | {verdict} |")
     return "\n".join(lines) + "\n"
 
 

@@ -4,17 +4,16 @@ dalsegno serve examples/hello.py:hello --replicas 3
 """
 
 import asyncio
+from collections.abc import AsyncGenerator
 
-from dalsegno import Turn
-
-
-async def echo(context):
-    """A model: it is shown the conversation and yields text. Put your provider's client here."""
-    said = context.items[-1]["content"][0]["text"]
-    for word in f"You said: {said}".split():
-        await asyncio.sleep(0.05)
-        yield f"{word} "
+from dalsegno import Context, Turn
 
 
 async def hello(turn: Turn) -> None:
-    await turn.generate(echo)
+    async def model(context: Context) -> AsyncGenerator[str, None]:
+        """Is shown the conversation and yields text. Put your provider's client here."""
+        for word in f"You said: {turn.text}".split(" "):
+            yield f"{word} "
+            await asyncio.sleep(0.05)
+
+    await turn.generate(model)

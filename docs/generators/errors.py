@@ -46,9 +46,12 @@ TURN_ERRORS = {
 def page() -> str:
     """The whole page."""
     rows = [
-        (f"`{code}`", str(status), SENTENCES[code], _again(code), ", ".join(_where(code))) for code, status in STATUS.items()
+        (f"`{code}`", str(status), SENTENCES[code], _again(code), ", ".join(_where(code)))
+        for code, status in STATUS.items()
     ]
-    example = problem_bytes(problem("session_busy", "a turn is open; wait for its end, or send another `on_busy`")).decode()
+    example = problem_bytes(
+        problem("session_busy", "a turn is open; wait for its end, or send another `on_busy`")
+    ).decode()
     turns = [(f"`{code}`" if code != "any other" else code, says) for code, says in TURN_ERRORS.items()]
     return (
         "# Errors\n\n"

@@ -25,7 +25,11 @@ Unknown fields and parameters are refused by name. The same table makes `/openap
 def page() -> str:
     """The whole page."""
     overview = [
-        (f"`{route.operation.method}`", f"[`{route.operation.path}`](#{anchor(route.operation.name)})", route.operation.says)
+        (
+            f"`{route.operation.method}`",
+            f"[`{route.operation.path}`](#{anchor(route.operation.name)})",
+            route.operation.says,
+        )
         for route in ROUTES
     ]
     parts = [HEAD, table(("method", "path", "does"), overview), *map(_route, ROUTES)]
@@ -42,7 +46,9 @@ def _route(route: Route) -> str:
     if operation.body:
         bodies = ", ".join(f"`{media}` {_kind(kind)}".strip() for media, kind in operation.body.items())
         parts.append(f"Body: {bodies}.\n")
-    rows = [(str(status), answer.says, _content(answer), _headers(answer)) for status, answer in operation.answers.items()]
+    rows = [
+        (str(status), answer.says, _content(answer), _headers(answer)) for status, answer in operation.answers.items()
+    ]
     parts.append(table(("status", "says", "body", "headers"), rows))
     if operation.errors:
         parts.append("Errors: " + ", ".join(f"`{code}`" for code in operation.errors) + ".\n")
@@ -60,4 +66,6 @@ def _headers(answer: Answer) -> str:
 def _kind(kind: Any) -> str:
     if isinstance(kind, type) and issubclass(kind, msgspec.Struct):
         return f"[{kind.__name__}](#{anchor(kind.__name__)})" if kind.__name__ in (*OUT, *IN) else kind.__name__
-    return " or ".join(_kind(each) for each in get_args(kind) if isinstance(each, type) and issubclass(each, msgspec.Struct))
+    return " or ".join(
+        _kind(each) for each in get_args(kind) if isinstance(each, type) and issubclass(each, msgspec.Struct)
+    )

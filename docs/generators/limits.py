@@ -18,7 +18,12 @@ def page() -> str:
     return (
         "# Limits\n\nEverything is bounded. Over a bound is a documented answer, never a crash.\n"
         "“Setting” is the option of `dalsegno serve`; where there is none, the bound is fixed.\n\n"
-        "## Requests\n\n" + _rows(_requests()) + "\n## Turns\n\n" + _rows(_turns()) + "\n## Streams\n\n" + _rows(_streams())
+        "## Requests\n\n"
+        + _rows(_requests())
+        + "\n## Turns\n\n"
+        + _rows(_turns())
+        + "\n## Streams\n\n"
+        + _rows(_streams())
     )
 
 
@@ -48,7 +53,12 @@ def _requests() -> list[tuple[str, str, str, str]]:
 
 def _turns() -> list[tuple[str, str, str, str]]:
     return [
-        ("turns at once, per replica", str(DEFAULTS.max_turns), "`--max-turns`", "the turn waits for a replica with room"),
+        (
+            "turns at once, per replica",
+            str(DEFAULTS.max_turns),
+            "`--max-turns`",
+            "the turn waits for a replica with room",
+        ),
         ("open turns of a session", str(DEFAULTS.max_queue), "`--max-queue`", "`queue_full`"),
         ("attempts that end in a replica's death", str(claim.ATTEMPTS_MAX), "", "the turn fails as `poisoned`"),
         (
@@ -67,7 +77,12 @@ def _turns() -> list[tuple[str, str, str, str]]:
         ("the preview of an artifact", f"{tier.PREVIEW_CHARS} characters", "", "ends there"),
         ("message of a turn's error", f"{turn.ERROR_CHARS} characters", "", "is cut"),
         ("transcripts kept by a process", format_size(contexts.BUDGET_BYTES), "", "the least recently used goes"),
-        ("a leaving replica's wait for its turns", format_duration(DEFAULTS.drain_timeout), "`--drain-timeout`", "a cut-off"),
+        (
+            "a leaving replica's wait for its turns",
+            format_duration(DEFAULTS.drain_timeout),
+            "`--drain-timeout`",
+            "a cut-off",
+        ),
     ]
 
 
@@ -81,7 +96,12 @@ def _streams() -> list[tuple[str, str, str, str]]:
             "`rate_limited`",
         ),
         ("silence in a stream", format_duration(LIMITS.heartbeat), "", "a comment is sent"),
-        ("a reader that takes nothing", format_duration(LIMITS.slow_reader), "", "is disconnected; it resumes by cursor"),
+        (
+            "a reader that takes nothing",
+            format_duration(LIMITS.slow_reader),
+            "",
+            "is disconnected; it resumes by cursor",
+        ),
         ("events kept for a session's readers", str(hub.RING_EVENTS), "", "older ones are read from the log"),
         ("fields that deltas fill", ", ".join(sorted(set(item.FIELD_OF.values()))), "", ""),
         ("look for work without a hint", format_duration(TUNING.claim_every), "`--poll-interval`", ""),

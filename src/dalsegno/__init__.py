@@ -7,7 +7,8 @@ $ dalsegno serve agent.py:answer --replicas 3
 """
 
 from dalsegno.agents.tool import Crash, outside, tool
-from dalsegno.core.part import Thought, ToolCall, Usage
+from dalsegno.core.context import Context
+from dalsegno.core.part import Part, Thought, ToolCall, Usage
 from dalsegno.errors import (
     BadArguments,
     ConfigError,
@@ -25,11 +26,13 @@ __all__ = [
     "BadArguments",
     "Call",
     "ConfigError",
+    "Context",
     "Crash",
     "DalsegnoError",
     "DidNotHappen",
     "Finding",
     "Happened",
+    "Part",
     "Refused",
     "Reply",
     "Thought",

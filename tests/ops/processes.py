@@ -5,14 +5,15 @@ import os
 import re
 import signal
 import sys
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, TypeAlias
 
 import dalsegno
 from tests.support import wait_until
 
+Variables: TypeAlias = Mapping[str, str]
 SOURCE = Path(dalsegno.__file__).resolve().parent.parent
 READY = re.compile(r"ready (http://\S+) replica=(\S+) pid=([0-9]+)")
 
@@ -54,10 +55,10 @@ class Finished(NamedTuple):
     err: str
 
 
-def environment(**more: str) -> dict[str, str]:
+def environment(more: Variables | None = None) -> dict[str, str]:
     """This process's environment without settings of ours, and with ours to be imported."""
     kept = {name: value for name, value in os.environ.items() if not name.startswith("DALSEGNO_")}
-    return {**kept, "PYTHONPATH": str(SOURCE), "COLUMNS": "120", **more}
+    return {**kept, "PYTHONPATH": str(SOURCE), "COLUMNS": "120", **(more or {})}
 
 
 def command(*arguments: str) -> list[str]:
@@ -65,12 +66,12 @@ def command(*arguments: str) -> list[str]:
     return [sys.executable, "-m", "dalsegno", *arguments]
 
 
-async def run(*arguments: str, cwd: Path, stdin: bytes = b"", **variables: str) -> Finished:
+async def run(*arguments: str, cwd: Path, stdin: bytes = b"", variables: Variables | None = None) -> Finished:
     """Run a command to its end."""
     process = await asyncio.create_subprocess_exec(
         *command(*arguments),
         cwd=cwd,
-        env=environment(**variables),
+        env=environment(variables),
         stdin=asyncio.subprocess.PIPE,
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.PIPE,
@@ -120,14 +121,16 @@ class Running:
 
 
 @asynccontextmanager
-async def serving(*arguments: str, cwd: Path, replicas: int = 1, **variables: str) -> AsyncIterator[Running]:
+async def serving(
+    *arguments: str, cwd: Path, replicas: int = 1, variables: Variables | None = None
+) -> AsyncIterator[Running]:
     """`dalsegno serve …` with our agent on a free port, until the context ends; nothing survives it."""
     (cwd / "agent.py").write_text(AGENT)
     told = ("--port", "0", "--replicas", str(replicas)) if "--port" not in arguments else ("--replicas", str(replicas))
     process = await asyncio.create_subprocess_exec(
         *command("serve", *arguments, *told),
         cwd=cwd,
-        env=environment(**variables),
+        env=environment(variables),
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.PIPE,
     )

@@ -38,7 +38,7 @@ async def test_serve_keeps_the_fleet_and_its_advice_works(tmp_path: Path):
     process = await asyncio.create_subprocess_exec(
         *command("demo", "--serve", "--port", "0"),
         cwd=tmp_path,
-        env=environment(PYTHONUNBUFFERED="1"),
+        env=environment({"PYTHONUNBUFFERED": "1"}),
         stdout=asyncio.subprocess.PIPE,
     )
     assert process.stdout is not None

@@ -70,7 +70,7 @@ async def test_a_second_signal_ends_it_at_once(tmp_path: Path):
 async def test_keys_make_tenants(tmp_path: Path):
     """With keys nobody comes in without one, and each key sees its own tenant; the log never shows one."""
     keys = {"DALSEGNO_API_KEYS": "alpha-secret:acme,beta-secret:other"}
-    async with serving("agent.py:answer", "--host", "0.0.0.0", cwd=tmp_path, **keys) as server:
+    async with serving("agent.py:answer", "--host", "0.0.0.0", cwd=tmp_path, variables=keys) as server:
         url = server.url.replace("0.0.0.0", "127.0.0.1")
         async with Client(url, api_key="alpha-secret") as one, Client(url, api_key="beta-secret") as two:
             session = await one.sessions.create()
@@ -160,6 +160,6 @@ async def test_an_agent_that_fails_on_import_shows_where(tmp_path: Path):
 async def test_unknown_variables_are_usage_errors(tmp_path: Path):
     """Wherever the command would have read them."""
     for words in (["serve", "agent.py:answer"], ["doctor"], ["migrate"], ["sessions", "list"], ["demo"]):
-        done = await run(*words, cwd=tmp_path, DALSEGNO_WRM="sqlite:///x.db")
+        done = await run(*words, cwd=tmp_path, variables={"DALSEGNO_WRM": "sqlite:///x.db"})
         assert done.code == 2 and "did you mean DALSEGNO_WARM?" in done.err
     assert not os.listdir(tmp_path)

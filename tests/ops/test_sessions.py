@@ -22,19 +22,17 @@ async def said(folder: Path) -> AsyncIterator[tuple[str, str]]:
         yield server.url, session.id
 
 
-@pytest.mark.parametrize("way", ["server", "server-by-variable", "warm", "warm-before-the-command"])
+@pytest.mark.parametrize("way", ["server", "warm"])
 async def test_all_verbs_reach_a_server_and_a_warm_tier_alike(tmp_path: Path, way: str):
     """list, show, events, export, import, fork and delete, with the same words for both."""
     async with said(tmp_path) as (url, session):
-        before, after, variables = {
-            "server": ([], ["--url", url], {}),
-            "server-by-variable": ([], [], {"DALSEGNO_URL": url}),
-            "warm": ([], ["--warm", WARM], {"DALSEGNO_URL": url}),
-            "warm-before-the-command": (["--url", WARM], [], {}),
+        place = {
+            "server": ["--url", url],
+            "warm": ["--warm", WARM],
         }[way]
 
         async def sessions(*words: str, stdin: bytes = b"") -> str:
-            done = await run("sessions", *before, *words, *after, cwd=tmp_path, stdin=stdin, **variables)
+            done = await run("sessions", *words, *place, cwd=tmp_path, stdin=stdin)
             assert (done.code, done.err) == (0, "")
             return done.out
 
@@ -61,6 +59,21 @@ async def test_all_verbs_reach_a_server_and_a_warm_tier_alike(tmp_path: Path, wa
         assert sorted(left) == sorted([session, copy])
 
 
+async def test_the_place_may_be_said_in_many_ways(tmp_path: Path):
+    """Before or after the command, by option or variable, a warm tier as --url; what is asked for wins."""
+    async with said(tmp_path) as (url, session):
+        nowhere = {"DALSEGNO_URL": "http://127.0.0.1:1"}
+        for words, variables in (
+            (["list"], {"DALSEGNO_URL": url}),
+            (["--url", WARM, "list"], nowhere),
+            (["list", "--warm", WARM], nowhere),
+            (["--url", "http://127.0.0.1:1", "list", "--url", url], {}),
+            (["list"], {"DALSEGNO_WARM": WARM}),
+        ):
+            done = await run("sessions", *words, cwd=tmp_path, variables=variables)
+            assert done.code == 0 and session in done.out, (words, done)
+
+
 @pytest.mark.parametrize(
     ("words", "code", "says"),
     [
@@ -85,11 +98,11 @@ async def test_what_cannot_be_done_is_one_line(tmp_path: Path, words: list[str],
 async def test_a_key_is_presented(tmp_path: Path):
     """From the option or the variable; without one, the error says how."""
     keys = {"DALSEGNO_API_KEYS": "k1:acme"}
-    async with serving("agent.py:answer", cwd=tmp_path, **keys) as server:
+    async with serving("agent.py:answer", cwd=tmp_path, variables=keys) as server:
         refused = await run("sessions", "list", "--url", server.url, cwd=tmp_path)
         assert refused.code == 1 and "--api-key or DALSEGNO_API_KEY" in refused.err
         for arguments, variables in ((["--api-key", "k1"], {}), ([], {"DALSEGNO_API_KEY": "k1"})):
-            done = await run("sessions", "list", "--url", server.url, *arguments, cwd=tmp_path, **variables)
+            done = await run("sessions", "list", "--url", server.url, *arguments, cwd=tmp_path, variables=variables)
             assert (done.code, done.out.strip()) == (0, "no sessions")
 
 

@@ -55,7 +55,7 @@ async def hold(path: Path, name: str, count: int) -> None:
     await log.join(Member(name, name, os.getpid()), ttl=TTL)
     await begin(log, session(1), owner=name)
     if count and os.fork() == 0:
-        time.sleep(5)
+        time.sleep(2)
         os._exit(0)
     tell("ready")
     await asyncio.sleep(60)

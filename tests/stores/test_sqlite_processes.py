@@ -92,12 +92,12 @@ async def test_a_fleet_starts_at_once_on_a_file_that_is_not_there(start, tmp_pat
 
 
 async def test_kill_9_while_writing_loses_nothing_that_was_acknowledged(start, log: SqliteLog):
-    """P1: also when it is killed in the middle of a commit, ten times over. The next one goes on at once."""
-    for round_ in range(1, 11):
+    """P1: also when it is killed in the middle of a commit, six times over. The next one goes on at once."""
+    for round_ in range(1, 7):
         child = start("write", f"r{round_}", 100_000)
         assert heard(child) == "ready"
         go(child)
-        time.sleep(0.05 + 0.013 * round_)
+        time.sleep(0.05 + 0.023 * round_)
         child.kill()
         told = [seq for seq, _ in rest(child)]
         events = await history(log, session(round_))

@@ -101,14 +101,11 @@ async def test_a_slow_disk_does_not_block_the_loop(writer: Writer, cursor: type[
     await writer.do(say("it turns out to be slow"))
     rounds, before = 0, commits(writer)
     writing = asyncio.gather(*(_say_ten(writer, task) for task in range(8)))
-    slowest = 0.0
     while not writing.done():
-        started = time.perf_counter()
         await asyncio.sleep(0)
-        slowest = max(slowest, time.perf_counter() - started)
         rounds += 1
     await writing
-    assert rounds > 50 and slowest < 0.02, "the loop waited for the disk"
+    assert rounds > 500, "the loop waited for the disk"
     assert commits(writer) - before <= 20, "eighty commits of eight tasks were not done together"
     assert len(said(path)) == 81
 
@@ -259,10 +256,10 @@ async def test_the_log_of_writes_does_not_grow_for_ever(writer: Writer, path: Pa
     """The keeper copies it back, and it is begun anew."""
     wal = beside(path, "-wal")
     largest = early = 0
-    for number in range(6000):
+    for number in range(3000):
         await writer.do(say(f"{number:>500}"))
         largest = max(largest, wal.stat().st_size if number % 100 == 0 else 0)
-        if number == 2000:
+        if number == 1000:
             await wait_until(lambda: not writer._committer.keeper._wanted.is_set(), description="the keeper is idle")
             early = wal.stat().st_size
     assert largest < 2.5 * early + 8 * 1024 * 1024

@@ -197,7 +197,7 @@ def _shown(turn: _Turn, missing: str, name: tuple[str, int]) -> list[bytes]:
     """All that a model is shown of a turn; calls without a result have `missing` as theirs."""
     items = list(turn.items)
     for call_id in turn.waiting:
-        made = item_id(turn_id(*name), OUTPUT, f"0.{short_hash(call_id)[:8]}")
+        made = item_id(turn_id(*name), OUTPUT, f"0_{short_hash(call_id)[:8]}")
         items.append(json.dumps(output(call_id, missing, item_id=made, status="incomplete")))
     if turn.held:
         rest = _Turn()
@@ -211,9 +211,9 @@ def message_items(said: Message, *, session: str, turn: int, seq: int) -> list[J
     """The items that a message adds to the conversation; each has an id, its own or a derived one."""
     name = turn_id(session, turn)
     if said.items is None:
-        return [user_message(said.content or "", item_id=item_id(name, MESSAGE, f"0.{seq}"))]
+        return [user_message(said.content or "", item_id=item_id(name, MESSAGE, f"0_{seq}"))]
     return [
-        {"type": MESSAGE, "id": item_id(name, MESSAGE, f"0.{seq}.{index}"), **item}
+        {"type": MESSAGE, "id": item_id(name, MESSAGE, f"0_{seq}_{index}"), **item}
         for index, item in enumerate(said.items)
     ]
 

@@ -43,7 +43,7 @@ def turn_number(session: str, turn: str) -> int | None:
 
 
 def item_id(turn: str, kind: str, number: str) -> str:
-    """The id of an item of a turn: `number` is its place, as in `2.1` (epoch, count within the attempt)."""
+    """The id of an item of a turn: `number` is its place, as in `2_1` (epoch, count within the attempt)."""
     prefix = {"message": "msg", "function_call": "fc", "function_call_output": "fco", "reasoning": "rs"}.get(kind, "it")
     return f"{prefix}_{turn[:8]}{int(turn[28:], 16):x}_{number}"
 

@@ -118,8 +118,9 @@ class Turn:
         record = await self._recorded(name)
         self._tools.offer((tool,))
         if record is None:
-            asked = ToolCall(tool.name, arguments, id=f"call_{self._key(name)}")
-            made = await self._speaker.speak(_one(asked), key=self._key(name), through=self._recorder.head)
+            made = await self._speaker.speak(
+                _one(ToolCall(tool.name, arguments)), key=self._key(name), through=self._recorder.head
+            )
             record = StepRecord(made, self._recorder.head)
         self._done(name)
         return (await self._tools.perform(record.items))[0]

@@ -31,7 +31,8 @@ class Feed:
         self._log = log
         self._hot = hot
         self._ring: deque[Event] = deque(maxlen=RING_EVENTS)
-        self._closed = 0
+        self._closed = session.head
+        """No step that began before this event is open, as far as is known here."""
         self._base = -1
         self._pieces: list[Piece] = []
         self._waiters: list[asyncio.Future[None]] = []
@@ -122,8 +123,10 @@ class Feed:
             return
         if found is None or found.base > self.head:
             return
-        if found.base != self._base and any(closes(event) for event in await self._between(found.base)):
-            return
+        if found.base != self._base:
+            if any(closes(event) for event in await self._between(found.base)):
+                return
+            self._closed = min(self._closed, found.base)
         self.show(found.pieces)
 
     async def _between(self, base: int) -> Sequence[Event]:

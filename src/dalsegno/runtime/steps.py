@@ -34,7 +34,7 @@ class Speaker:
     def new_id(self, kind: str) -> str:
         """An id for one more item of this turn: no attempt ever made it before."""
         self._count += 1
-        return item_id(self._turn, kind, f"{self._recorder.lease.epoch}.{self._count}")
+        return item_id(self._turn, kind, f"{self._recorder.lease.epoch}_{self._count}")
 
     def adopt(self, base: int, pieces: Sequence[Piece]) -> None:
         """Go on from what a dead replica published of the open step."""
@@ -77,7 +77,10 @@ class Speaker:
     async def _publish(self, generation: Generation, pieces: tuple[Piece, ...] | Diverged) -> None:
         if isinstance(pieces, Diverged):
             await self._publisher.close()
+            # a cancel that arrives with the append must not close these items a second time
+            self._open = None
             await self._recorder.append(self._incomplete(pieces.items))
+            self._open = generation
             pieces = generation.restart(base=self._recorder.head)
         self._publisher.push(pieces)
 
@@ -95,12 +98,12 @@ class Speaker:
         if not made:
             nothing = items.step(key, None, item_id=self.new_id(items.STEP))
             drafts = [Draft(ItemDone(nothing, step=key, usage=usage, through=through), turn)]
+        self._open = None
+        self.usage[key] = usage
         if calls:
             await self._recorder.append(drafts)
         else:
             self._recorder.defer(drafts)
-        self._open = None
-        self.usage[key] = usage
         await self._publisher.close()
 
     def _new(self, kind: str, part: Part, ids: set[str]) -> JsonObject:

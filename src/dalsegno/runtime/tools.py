@@ -207,7 +207,7 @@ class ToolBox:
 
     async def _draft(self, call: JsonObject, outcome: Outcome) -> Draft:
         call_id, lease = str(call["call_id"]), self._recorder.lease
-        name = item_id(self._turn, items.OUTPUT, str(call["id"]).rpartition("_")[2])
+        name = item_id(self._turn, items.OUTPUT, "_".join(str(call["id"]).split("_")[-2:]))
         item = items.output(call_id, clean_text(outcome.text), item_id=name, status=outcome.status)
         spill = spill_output(lease.session, item)
         if spill is not None:

@@ -150,9 +150,7 @@ def store(ask: Asking) -> tuple[Tool, ...]:
 async def ask_shop(branch: int, call: Call) -> Any:
     """Forward a call and its key to the shop."""
     who = {"branch": branch, "key": call.key, "session": call.session, "turn": call.turn, "pid": os.getpid()}
-    answer = await shop.ask(
-        int(os.environ[SHOP]), {**who, "name": call.name, "arguments": dict(call.arguments)}
-    )
+    answer = await shop.ask(int(os.environ[SHOP]), {**who, "name": call.name, "arguments": dict(call.arguments)})
     if "refused" in answer:
         raise Refused(answer["refused"])
     return answer["done"]
@@ -160,9 +158,7 @@ async def ask_shop(branch: int, call: Call) -> Any:
 
 TASKS = {task.id: task for task in tasks_of(Path(os.environ[DATA]))}
 COUNTERS = {branch: counter(branch) for branch in {task.branch for task in TASKS.values()}}
-WITNESS_FD = os.open(
-    Path(os.environ[WITNESS]) / f"{os.getpid()}.ndjson", os.O_CREAT | os.O_APPEND | os.O_WRONLY, 0o644
-)
+WITNESS_FD = os.open(Path(os.environ[WITNESS]) / f"{os.getpid()}.ndjson", os.O_CREAT | os.O_APPEND | os.O_WRONLY, 0o644)
 
 
 async def answer(turn: Turn) -> None:

@@ -128,9 +128,7 @@ def return_delivered_order_items(books: Json, order_id: str, item_ids: list[str]
     if method["source"] != "gift_card" and payment_method_id != order["payment_history"][0]["payment_method_id"]:
         raise Refused("a refund goes to the original payment method or to a gift card")
     _owned(order, item_ids)
-    order.update(
-        status="return requested", return_items=sorted(item_ids), return_payment_method_id=payment_method_id
-    )
+    order.update(status="return requested", return_items=sorted(item_ids), return_payment_method_id=payment_method_id)
     return order
 
 

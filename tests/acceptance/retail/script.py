@@ -60,30 +60,24 @@ def check(items: Sequence[Json]) -> None:
     """Raises `NotATranscript` unless every call is followed by its one result before anybody speaks again, nothing is
     answered that was not asked, ids are unique, and it is the model's turn to speak.
     """
-    open_calls: set[str] = set()
-    calls: set[str] = set()
+    asked: set[str] = set()
+    unanswered: set[str] = set()
     for item in items:
-        match item["type"]:
-            case "function_call":
-                if item["call_id"] in calls:
-                    raise NotATranscript(f"two calls named {item['call_id']}")
-                calls.add(item["call_id"])
-                open_calls.add(item["call_id"])
-            case "function_call_output":
-                if item["call_id"] not in open_calls:
-                    raise NotATranscript(f"{item['call_id']} was answered and not asked, or answered twice")
-                open_calls.remove(item["call_id"])
-            case "message" if open_calls:
-                raise NotATranscript(f"somebody speaks before {open_calls} are answered")
-            case "message":
+        match item["type"], item.get("call_id"):
+            case "function_call", str(call) if call not in asked:
+                asked.add(call)
+                unanswered.add(call)
+            case "function_call_output", str(call) if call in unanswered:
+                unanswered.remove(call)
+            case "message", None if not unanswered:
                 pass
-            case other:
-                raise NotATranscript(f"an item of type {other}")
-    if open_calls or not items or not _by_user(items[0]):
-        raise NotATranscript(f"{len(items)} items, calls {open_calls} without a result")
+            case misplaced:
+                raise NotATranscript(f"{misplaced} cannot follow {sorted(asked)}, of which {sorted(unanswered)} wait")
+    if unanswered or not items or not _by_user(items[0]):
+        raise NotATranscript(f"{len(items)} items, calls {unanswered} without a result")
     if len({item["id"] for item in items}) != len(items):
         raise NotATranscript("two items have one id")
-    if items[-1]["type"] == "message" and not _by_user(items[-1]) and items[-1].get("status") == "completed":
+    if items[-1].get("role") == "assistant" and items[-1].get("status") == "completed":
         raise NotATranscript("the model has just spoken")
 
 
@@ -94,5 +88,3 @@ def said(item: Json) -> str:
 
 def _by_user(item: Json) -> bool:
     return item["type"] == "message" and item["role"] == "user"
-
-

@@ -103,7 +103,7 @@ def events(ctx: click.Context, /, session: str, after: int, as_json: bool, **giv
 @options(Reach)
 @click.pass_context
 def export(ctx: click.Context, /, session: str, output: IO[bytes], **given: str | None) -> None:
-    """Write a session's whole log, one event's JSON a line, as `import` takes it.
+    """Write a session's log, one event's JSON a line, as `import` takes it.
 
     \b
       dalsegno sessions export 0198f0c2-7d1e-7c3a-9b52-5f0d4f6f1a2b > session.ndjson

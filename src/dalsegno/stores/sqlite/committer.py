@@ -187,20 +187,20 @@ class Keeper:
             self._thread.join(timeout=5)
 
     def _serve(self) -> None:
-        gate = Gate(beside(self._path, "-gate"))
-        connection = connect(self._path, sync=self._sync, cache_kib=64, wait_seconds=0.02)
-        try:
-            while self._wanted.wait() and not self._closing:
-                self._wanted.clear()
-                # A pass that fails (the disk is full, a reader stays) is made up for by a later one.
-                with contextlib.suppress(sqlite3.Error):
-                    connection.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchall()
-                gate.enter()
-                try:
-                    with contextlib.suppress(sqlite3.Error):
-                        connection.execute("PRAGMA wal_checkpoint(RESTART)").fetchall()
-                finally:
-                    gate.leave()
-        finally:
-            connection.close()
-            gate.close()
+        while self._wanted.wait() and not self._closing:
+            self._wanted.clear()
+            # What fails (the disk is full, a reader stays) is made up for by a later time.
+            with contextlib.suppress(sqlite3.Error, OSError):
+                self._copy_back()
+
+    def _copy_back(self) -> None:
+        with (
+            contextlib.closing(Gate(beside(self._path, "-gate"))) as gate,
+            contextlib.closing(connect(self._path, sync=self._sync, cache_kib=64, wait_seconds=0.02)) as connection,
+        ):
+            connection.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchall()
+            gate.enter()
+            try:
+                connection.execute("PRAGMA wal_checkpoint(RESTART)").fetchall()
+            finally:
+                gate.leave()

@@ -92,17 +92,22 @@ class Gate:
                 fcntl.flock(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
                 return False
+            except OSError:
+                # A file system without flock.
+                return True
         return True
 
     def enter(self) -> None:
         """Wait in line, then enter. Not for an event loop."""
         if sys.platform != "win32":
-            fcntl.flock(self._fd, fcntl.LOCK_EX)
+            with contextlib.suppress(OSError):
+                fcntl.flock(self._fd, fcntl.LOCK_EX)
 
     def leave(self) -> None:
         """Let the next one in."""
         if sys.platform != "win32":
-            fcntl.flock(self._fd, fcntl.LOCK_UN)
+            with contextlib.suppress(OSError):
+                fcntl.flock(self._fd, fcntl.LOCK_UN)
 
     def close(self) -> None:
         """Let go of the file."""
@@ -127,6 +132,8 @@ def connect(path: Path, *, sync: Sync = "FULL", cache_kib: int = 1024, wait_seco
     try:
         connection.execute(f"PRAGMA synchronous = {sync}")
         connection.execute("PRAGMA cell_size_check = ON")
+        # What is erased is overwritten, as far as the file goes; not every build of SQLite does so by itself.
+        connection.execute("PRAGMA secure_delete = ON")
         connection.execute(f"PRAGMA cache_size = -{int(cache_kib)}")
         # The keeper of the write-ahead log copies it back off the commit path; this is only the backstop.
         connection.execute("PRAGMA wal_autocheckpoint = 16000")

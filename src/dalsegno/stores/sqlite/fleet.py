@@ -5,7 +5,7 @@ without a clock. The record's time to live is for what a lock does not tell: a p
 was emptied, a system without flock.
 """
 
-import contextlib
+import asyncio
 import os
 import sqlite3
 import sys
@@ -15,11 +15,12 @@ import weakref
 from collections.abc import Iterator, Sequence
 from datetime import timedelta
 from pathlib import Path
+from urllib.parse import quote, unquote
 
 from dalsegno.errors import Unavailable
 from dalsegno.ports import Member, Ref
 from dalsegno.stores import sqlfile
-from dalsegno.stores.sqlite.file import Gate, beside, clock_ms, connect
+from dalsegno.stores.sqlite.file import Gate, beside, clock_ms, connect, translating
 from dalsegno.stores.sqlite.readers import Readers
 from dalsegno.stores.sqlite.rows import Rows
 from dalsegno.stores.sqlite.writer import Writer
@@ -46,12 +47,13 @@ class SqliteFleet:
 
     async def join(self, member: Member, *, ttl: timedelta) -> None:
         """See port `Fleet`. Joining again replaces the earlier membership of this handle."""
-        self._stop()
+        await self._stop()
         try:
             self._sign = Sign(self._folder, member.incarnation)
         except OSError as error:
             raise Unavailable(f"the folder of the fleet cannot be written: {error}", outcome="not_applied") from error
-        beat = Beat(self._path, member, ttl)
+        with translating():
+            self._beat = beat = Beat(self._path, member, ttl)
 
         def begin(cursor: sqlite3.Cursor, now: int) -> None:
             cursor.execute(self._sql["replica_sweep"], {"clock": clock_ms()})
@@ -60,9 +62,8 @@ class SqliteFleet:
         try:
             await self._writer.do(begin)
         except BaseException:
-            self._stop()
+            await self._stop()
             raise
-        self._beat = beat
         beat.start()
 
     async def bury(self) -> Sequence[str]:
@@ -74,7 +75,7 @@ class SqliteFleet:
         if buried:
             await self._writer.do(lambda cursor, now: self._forget(cursor, buried))
         for name in gone:
-            (self._folder / (name + _ENDING)).unlink(missing_ok=True)
+            _file(self._folder, name).unlink(missing_ok=True)
         # Who only misses its time is dead to claims, but keeps its record: it may be woken and beat again. Named once.
         missed = {name for name, (_, alive) in records.items() if not alive and name != own} - {*gone}
         late, self._missed = missed - self._missed, missed
@@ -93,19 +94,19 @@ class SqliteFleet:
         """See port `Fleet`."""
         name = self._sign.name if self._sign else None
         if self._beat is not None:
-            self._beat.stop()
+            await asyncio.to_thread(self._beat.stop)
         if name is not None:
             await self._writer.do(lambda cursor, now: self._forget(cursor, [name]))
-        self._stop()
+        await self._stop()
 
-    def close(self) -> None:
+    async def close(self) -> None:
         """Stop beating and let go of the lock. Peers notice at once."""
-        self._stop()
+        await self._stop()
 
-    def _stop(self) -> None:
+    async def _stop(self) -> None:
         if self._beat is not None:
-            self._beat.stop()
-            self._beat = None
+            beat, self._beat = self._beat, None
+            await asyncio.to_thread(beat.stop)
         if self._sign is not None:
             self._sign.take_down()
             self._sign = None
@@ -130,6 +131,9 @@ class Beat:
         self._member = member
         self._ttl_ms = max(1, round(ttl.total_seconds() * 1000))
         self._statement = sqlfile.statements("sqlite")["replica_beat"]
+        self._gate = Gate(beside(path, "-gate"))
+        # A beat that a power failure takes back is no loss: it needs no sync of its own.
+        self._connection = connect(path, sync="NORMAL", cache_kib=64)
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._serve, name="dalsegno-sqlite-beat", daemon=True)
 
@@ -154,27 +158,28 @@ class Beat:
         self._stopping.set()
         if self._thread.is_alive():
             self._thread.join(timeout=1)
+        elif self._thread.ident is None:
+            self._let_go()
 
     def _serve(self) -> None:
         every = self._ttl_ms / 3000
         due = time.monotonic() + every
-        with contextlib.ExitStack() as stack:
-            gate = Gate(beside(self._path, "-gate"))
-            stack.callback(gate.close)
-            # A beat that a power failure takes back is no loss: it needs no sync of its own.
-            connection = connect(self._path, sync="NORMAL", cache_kib=64)
-            stack.callback(connection.close)
-            while not self._stopping.wait(max(0.0, due - time.monotonic())):
-                gate.enter()
-                try:
-                    if not self._stopping.is_set():
-                        connection.execute(self._statement, self.record())
-                    due = time.monotonic() + every
-                except sqlite3.Error:
-                    # The disk is full, or somebody who does not know the gate writes: again, before the time is over.
-                    due = time.monotonic() + min(every, BEAT_RETRY_SECONDS)
-                finally:
-                    gate.leave()
+        while not self._stopping.wait(max(0.0, due - time.monotonic())):
+            self._gate.enter()
+            try:
+                if not self._stopping.is_set():
+                    self._connection.execute(self._statement, self.record())
+                due = time.monotonic() + every
+            except sqlite3.Error:
+                # The disk is full, or somebody who does not know the gate writes: again, before the time is over.
+                due = time.monotonic() + min(every, BEAT_RETRY_SECONDS)
+            finally:
+                self._gate.leave()
+        self._let_go()
+
+    def _let_go(self) -> None:
+        self._connection.close()
+        self._gate.close()
 
 
 class Sign:
@@ -182,14 +187,20 @@ class Sign:
 
     def __init__(self, folder: Path, name: str) -> None:
         self.name = name
-        self._file = folder / (name + _ENDING)
+        self._file = _file(folder, name)
         self._fd = -1
         if sys.platform != "win32":
             folder.mkdir(parents=True, exist_ok=True)
             # Locked before it bears its name, so that nobody finds it unlocked.
-            unnamed = folder / f".{name}"
+            unnamed = self._file.with_name(f".{self._file.name}.new")
             self._fd = os.open(unnamed, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
-            fcntl.flock(self._fd, fcntl.LOCK_EX)
+            try:
+                fcntl.flock(self._fd, fcntl.LOCK_EX)
+            except OSError:
+                # A file system without flock: the record alone says who lives.
+                unnamed.unlink()
+                self._let_go()
+                return
             unnamed.rename(self._file)
             # A child process that was forked without exec would keep the lock beyond our death.
             mine = weakref.WeakMethod(self._let_go)
@@ -205,6 +216,10 @@ class Sign:
         if self._fd >= 0:
             os.close(self._fd)
             self._fd = -1
+
+
+def _file(folder: Path, name: str) -> Path:
+    return folder / (quote(name, safe="") + _ENDING)
 
 
 def _dead(folder: Path) -> Iterator[str]:
@@ -224,8 +239,9 @@ def _dead(folder: Path) -> Iterator[str]:
             continue
         try:
             fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
-            yield file.removesuffix(_ENDING)
-        except BlockingIOError:
-            pass
+            yield unquote(file.removesuffix(_ENDING))
+        except OSError:
+            # Its holder lives.
+            continue
         finally:
             os.close(fd)

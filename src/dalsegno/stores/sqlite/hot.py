@@ -19,7 +19,7 @@ import msgspec
 from dalsegno.core.stream import Piece
 from dalsegno.errors import LeaseLost, Unavailable, Unreadable
 from dalsegno.ports import Hint, OpenStep, Ref
-from dalsegno.stores.sqlite.file import beside, clock_ms, prepare, translating
+from dalsegno.stores.sqlite.file import Gate, beside, clock_ms, prepare, translating
 from dalsegno.stores.sqlite.readers import Readers
 from dalsegno.stores.sqlite.steps import Steps
 from dalsegno.stores.sqlite.wake import Wake
@@ -42,12 +42,12 @@ class Tier:
             self.writer = Writer(path, sync="OFF", patience_seconds=PATIENCE_SECONDS)
             self.readers = Readers(path, self.steps)
         self._path = path
-        self._inode = os.stat(path).st_ino
+        self.inode = os.stat(path).st_ino
 
     def is_current(self) -> bool:
         """Whether this is still the file that others find under the path."""
         try:
-            return os.stat(self._path).st_ino == self._inode
+            return os.stat(self._path).st_ino == self.inode
         except OSError:
             return False
 
@@ -77,7 +77,7 @@ class SqliteHot:
         try:
             tier = await asyncio.to_thread(Tier, path, lifetime)
         except Unreadable:
-            await asyncio.to_thread(_throw_away, path)
+            await asyncio.to_thread(_throw_away, path, os.stat(path).st_ino)
             tier = await asyncio.to_thread(Tier, path, lifetime)
         return cls(path, tier, Wake(beside(database, "-wake")), lifetime)
 
@@ -152,14 +152,17 @@ class SqliteHot:
         self._replacing = True
         damaged = self._tier
         try:
-            if damaged.is_current():
-                await asyncio.to_thread(_throw_away, self._path)
+            await asyncio.to_thread(_throw_away, self._path, damaged.inode)
             self._tier = await asyncio.to_thread(Tier, self._path, self._lifetime)
             await damaged.close()
         finally:
             self._replacing = False
 
 
-def _throw_away(path: Path) -> None:
-    for ending in ("", "-wal", "-shm"):
-        beside(path, ending).unlink(missing_ok=True)
+def _throw_away(path: Path, inode: int) -> None:
+    """Remove the damaged file with that inode, unless somebody has done so; nobody makes a new one meanwhile."""
+    with contextlib.closing(Gate(beside(path, "-gate"))) as gate:
+        gate.enter()
+        if path.exists() and path.stat().st_ino == inode:
+            for ending in ("-wal", "-shm", ""):
+                beside(path, ending).unlink(missing_ok=True)

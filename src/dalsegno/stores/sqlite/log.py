@@ -103,7 +103,7 @@ class SqliteLog:
 
     async def close(self) -> None:
         """Let go of files and threads. Who has not left the fleet is missed at once."""
-        self._fleet.close()
+        await self._fleet.close()
         await self._writer.close()
         await self._readers.close()
 

@@ -190,8 +190,6 @@ class Rows:
         if row is None or not self._kept(cursor, ref, row).session.deleted:
             return 0
         n, head = row[0], row[1]
-        # Not every build of SQLite overwrites what it deletes.
-        cursor.execute("PRAGMA secure_delete = ON").fetchall()
         base = n << 32
         gone = cursor.execute(self._sql["event_erase"], (base, base | head, ERASED_AT_ONCE)).rowcount
         return gone + cursor.execute(self._sql["key_erase"], (n, n, ERASED_AT_ONCE)).rowcount
@@ -326,7 +324,9 @@ def _has(session: Session, wanted: JsonObject) -> bool:
 def _event(ref: Ref, row: Row) -> Event:
     number, kind, turn, at, crc, body = row
     seq = number & 0xFFFF_FFFF
-    if type(body) is not bytes or codec.checksum(body) != crc & 0xFFFF_FFFF:
+    if not isinstance(body, bytes) or not isinstance(crc, int) or codec.checksum(body) != crc & 0xFFFF_FFFF:
         raise Unreadable(f"session {ref.id}: event {seq} does not match its checksum")
+    if not isinstance(kind, int) or not isinstance(at, int) or not isinstance(turn, int | None):
+        raise Unreadable(f"session {ref.id}: event {seq} has no readable envelope")
     name = codec.name_of(kind & 0xFF)
     return Event(seq, name, turn, at, codec.upcast(name, (kind >> 8) + 1, body))

@@ -13,6 +13,8 @@ from dalsegno.stores import sqlfile
 from dalsegno.stores.sqlite.file import clock_ms
 
 STEP_BYTES_MAX = 8 * 1024 * 1024
+TOUCHES = 16
+"""How often, at most, a step's life is prolonged in the time of one."""
 
 
 class Step(msgspec.Struct):
@@ -24,6 +26,7 @@ class Step(msgspec.Struct):
     base: int = 0
     until: int = 0
     size: int = 0
+    expires: int = 0
 
 
 class Steps:
@@ -32,7 +35,7 @@ class Steps:
     def __init__(self, lifetime: timedelta) -> None:
         sql = sqlfile.statements("sqlite_hot")
         self._sql = sql
-        self._find, self._put = sql["step_find"], sql["step_put"]
+        self._find, self._add, self._set = sql["step_find"], sql["step_add"], sql["step_set"]
         self._piece_put, self._piece_read = sql["piece_put"], sql["piece_read"]
         self._ttl = max(1, round(lifetime.total_seconds() * 1000))
         self._encode = msgspec.msgpack.Encoder().encode
@@ -95,7 +98,7 @@ class Steps:
         if not expires - ttl <= clock_ms() < expires:
             # Expired, or of before the machine was started again. Its pieces go with the first that is published.
             return Step(n=n)
-        return Step(n, epoch, author, base, until, size)
+        return Step(n, epoch, author, base, until, size, expires)
 
     def _shown(self, cursor: sqlite3.Cursor, step: Step, after: int) -> OpenStep | None:
         if not step.n or not step.until:
@@ -130,7 +133,13 @@ class Steps:
         step.base, step.until, step.size = base, 0, 0
 
     def _write(self, cursor: sqlite3.Cursor, ref: Ref, step: Step) -> int:
+        values = (step.epoch, step.author, step.base, step.until, step.size)
         expires = clock_ms() + self._ttl
-        values = (ref.tenant, ref.id, step.epoch, step.author, step.base, step.until, step.size, expires, self._ttl)
-        ((n,),) = cursor.execute(self._put, values).fetchall()
-        return int(n)
+        if not step.n:
+            cursor.execute(self._add, (*values, expires, self._ttl, ref.tenant, ref.id))
+            return cursor.lastrowid or 0
+        cursor.execute(self._set, (*values, step.n))
+        # The time is in an index; it is not moved with every piece.
+        if expires - step.expires > self._ttl // TOUCHES:
+            cursor.execute(self._sql["step_touch"], (expires, self._ttl, step.n))
+        return step.n

@@ -17,6 +17,7 @@ from dalsegno.stores.sqlite.file import PATIENCE_SECONDS, Gate, Sync, beside
 
 R = TypeVar("R")
 BATCH_MAX = 64
+WAITING_MAX = 10_000
 BUSY_PAUSE_SECONDS = 0.002
 FIRST_NUDGE_SECONDS = 0.001
 NUDGE_SECONDS = 0.00005
@@ -71,7 +72,7 @@ class Writer:
         """The gate or the disk is being waited for; whatever is brought now waits for the next batch."""
         self._journey = 0
         self._alone = True
-        self._closed = False
+        self._closed = self._ended = False
         self._helper = Helper("dalsegno-sqlite-writer")
 
     async def do(self, work: Work[R]) -> R:
@@ -81,6 +82,8 @@ class Writer:
         """
         if self._closed:
             raise Unavailable("the database is closed", outcome="not_applied")
+        if len(self._waiting) >= WAITING_MAX:
+            raise Unavailable(f"{WAITING_MAX} commits are waiting already", outcome="not_applied")
         loop = self._loop
         if loop is None:
             loop = self._loop = asyncio.get_running_loop()
@@ -107,6 +110,7 @@ class Writer:
         # An event would burden every commit with it.
         while (self._waiting or self._away) and time.monotonic() < deadline:  # noqa: ASYNC110
             await asyncio.sleep(0.002)
+        self._ended = True
         await asyncio.to_thread(self._helper.stop)
         await asyncio.to_thread(self._committer.close)
         self._gate.close()
@@ -134,6 +138,8 @@ class Writer:
 
     def _inside(self) -> None:
         """The gate is ours: run the batch's statements."""
+        if self._ended:
+            return
         self._away = False
         batch = self._take()
         try:

@@ -52,7 +52,6 @@ class Stage:
             await turn.perform(reply)
 
     async def _generate(self, turn: Turn, model: "_Model") -> Sequence[dict[str, Json]]:
-        model.count += 1
         for _ in range(3):
             try:
                 return (await turn.generate(model, tools=self.tools)).calls
@@ -188,11 +187,10 @@ class _Model:
     def __init__(self, stage: Stage, turn: Turn) -> None:
         self.stage = stage
         self.turn = turn
-        self.count = 0
 
     async def __call__(self, context: Context) -> AsyncIterator[Part]:
         stage, turn, weather = self.stage, self.turn, self.stage.weather
-        stage.watch.model_asked(turn, f"model#{self.count}", context)
+        stage.watch.model_asked(turn, turn._key("model"), context)
         await stage._reach("model:before")
         await asyncio.sleep(0.01)
         fails = weather.strikes(here(), "model") == "model fails"

@@ -61,6 +61,7 @@ class WorldLoop(asyncio.AbstractEventLoop):
         self._now = 0.0
         self._count = 0
         self._ready: list[_Handle | _Timer] = []
+        self._dead: list[_Handle | _Timer] = []
         self._timers: list[tuple[float, int, _Timer]] = []
         self._tasks: list[asyncio.Task[Any]] = []
         self._tasks_bound = 256
@@ -154,6 +155,7 @@ class WorldLoop(asyncio.AbstractEventLoop):
     def end(self) -> None:
         """Cancel whatever is left, the dead included, so that nothing of this world outlives it."""
         self.closing = True
+        self._ready += self._dead
         for _ in range(50):
             left = [task for task in self._tasks if not task.done()]
             if not left:
@@ -166,7 +168,7 @@ class WorldLoop(asyncio.AbstractEventLoop):
                 task._log_destroy_pending = False  # type: ignore[attr-defined]
             elif not task.cancelled():
                 task.exception()
-        self._tasks, self._ready, self._timers = [], [], []
+        self._tasks, self._ready, self._timers, self._dead = [], [], [], []
 
     def _once(self) -> None:
         if not self._ready:
@@ -180,6 +182,7 @@ class WorldLoop(asyncio.AbstractEventLoop):
             process = handle.process
             if process is not None and not self.closing:
                 if process.dead:
+                    self._dead.append(handle)
                     continue
                 if process.stopped:
                     process.held.append(handle)

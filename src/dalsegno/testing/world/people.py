@@ -14,6 +14,7 @@ from dalsegno.core.turn import undecided
 from dalsegno.errors import Refused, Unavailable
 from dalsegno.ports import Ref
 from dalsegno.testing.world.fleet import ConnectionLost, Host
+from dalsegno.testing.world.ledger import Ledger
 from dalsegno.testing.world.reader import Broken, Reader
 from dalsegno.testing.world.script import Script, draw
 from dalsegno.testing.world.watch import Watch
@@ -36,14 +37,21 @@ class Ack(msgspec.Struct, frozen=True):
 class Town:
     """Who lives in a world, and what they know together. `over`: read to the end and go home."""
 
-    def __init__(self, hosts: list[Host], watch: Watch, chance: random.Random) -> None:
+    def __init__(self, hosts: list[Host], watch: Watch, ledger: Ledger, chance: random.Random) -> None:
         self.hosts = hosts
         self.watch = watch
+        self._ledger = ledger
         self.chance = chance
         self.acks: list[Ack] = []
         self.sent: dict[Ref, list[str]] = {}
         self.over = False
         self.hurry = False
+
+    def happened(self, ref: Ref, call_id: str) -> bool:
+        """What somebody finds out who looks whether a call of the running turn took effect."""
+        session = self.watch.database.session(ref, self.watch.database.rows[ref])
+        first = session.open[0].first if session.open else 0
+        return self._ledger.applied[f"{ref.tenant}/{ref.id}/{turn_id(ref.id, first)}/{call_id}"] > 0
 
     def somewhere(self) -> Host:
         """Where the load balancer sends the next request."""
@@ -138,7 +146,7 @@ class Person:
         roll = self.chance.random()
         if action.type == "tool_result":
             return ToolResult(action.call_id, output="from outside") if roll < 0.8 else ToolResult(action.call_id, error="no")
-        if action.reason == "unknown_outcome" and roll < 0.4:
+        if action.reason == "unknown_outcome" and self.town.happened(self.ref, action.call_id):
             return ToolResult(action.call_id, output="I looked: it happened")
         return Approval(action.call_id, "approve" if roll < 0.8 else "deny")
 

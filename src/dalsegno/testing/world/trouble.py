@@ -1,8 +1,9 @@
 """Trouble: which faults a seed brings, and when. Every kind has a verb here and a name in `KINDS`."""
 
 import asyncio
+import contextvars
 import random
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine
 
 from dalsegno.testing.world.fleet import Host, Tiers
 from dalsegno.testing.world.loop import Process
@@ -30,6 +31,7 @@ class Trouble:
         self.tiers = tiers
         self.weather: Weather = tiers.weather
         self.chance = chance
+        self._context = contextvars.copy_context()
         self._restarts: set[asyncio.Task[None]] = set()
         self._point = sorted(CRASH_POINTS)[seed % len(CRASH_POINTS)]
         self._verbs: dict[str, Callable[[], Awaitable[None]]] = {
@@ -87,7 +89,11 @@ class Trouble:
             await asyncio.sleep(seconds)
             work()
 
-        task = asyncio.ensure_future(wait())
+        self._spawn(wait())
+
+    def _spawn(self, work: Coroutine[None, None, None]) -> None:
+        """In the world's own name: what a dying process asks for must not die with it."""
+        task = self.tiers.loop.create_task(work, context=self._context)
         self._restarts.add(task)
         task.add_done_callback(self._restarts.discard)
 
@@ -146,9 +152,7 @@ class Trouble:
             if host.process is process:
                 host.boot()
 
-        task = asyncio.ensure_future(restart())
-        self._restarts.add(task)
-        task.add_done_callback(self._restarts.discard)
+        self._spawn(restart())
 
     async def _slow(self, tier: str, seconds: float) -> None:
         self.weather.count(f"{tier} slow")

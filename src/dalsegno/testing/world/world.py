@@ -67,7 +67,7 @@ class World:
     async def _live(self) -> None:
         chance = random.Random(f"{self.seed}/people")
         hosts = [Host(name, self.tiers, self.stage, self.watch) for name in HOSTS]
-        town = self.town = Town(hosts, self.watch, chance)
+        town = self.town = Town(hosts, self.watch, self.ledger, chance)
         trouble = Trouble(hosts, self.tiers, random.Random(f"{self.seed}/trouble"), seed=self.seed)
         for number in range(chance.randint(1, 3)):
             ref = Ref(TENANT, f"00000000-0000-7000-8000-{self.seed % 10**6:06d}{number:06d}")

@@ -1,0 +1,1 @@
+UPDATE dalsegno_step SET epoch = ?, author = ?, base = ?, until = ?, size = ? WHERE n = ?

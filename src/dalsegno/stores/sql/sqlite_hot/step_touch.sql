@@ -1,0 +1,1 @@
+UPDATE dalsegno_step SET expires = ?, ttl = ? WHERE n = ?
