@@ -9,7 +9,6 @@ from dalsegno.core import input as inputs
 from dalsegno.core.cursor import Cursor
 from dalsegno.core.stream import Dropped, Frame, Piece
 from dalsegno.wire import native
-
 from generators.markdown import paragraph, struct_section
 
 SESSION = "0198f0c2-7d1e-7c3a-9b52-5f0d4f6f1a2b"
@@ -56,8 +55,9 @@ def page() -> str:
 
 def _envelope() -> str:
     return (
-        "On the wire `turn` is the turn's id and `at` is RFC 3339; a field of `data` that has its default is left out.\n"
-        "Over SSE, `id` is the cursor, `event` the type and `data` the event; over a WebSocket the cursor is the field `id`.\n"
+        "On the wire `turn` is the turn's id and `at` is RFC 3339; a field of `data` with its default is left out.\n"
+        "Over SSE, `id` is the cursor, `event` the type and `data` the event;\n"
+        "over a WebSocket the cursor is the field `id`.\n"
     )
 
 

@@ -12,7 +12,6 @@ from dalsegno.core.input import Message
 from dalsegno.core.json import JsonObject, dumps
 from dalsegno.core.stream import Composer, Dropped, Frame, Piece
 from dalsegno.core.turn import TRANSITIONS
-
 from generators.markdown import table
 
 TURN, BASE, NEXT = 16, 17, 18
@@ -22,9 +21,9 @@ OTHER = "The capital of Iceland is Reykjavík."
 
 THEN: dict[Recovery, str] = {
     "again": "runs it again, with the same key",
-    "probe": "asks its `probe`: `Happened` is recorded, `DidNotHappen` runs it, `None` is told to the model as unknown",
-    "ask": "asks a human: “approve” runs it, “deny” tells the model that the outcome is unknown, a tool result is recorded",
-    "tell": "does not run it, and tells the model that the outcome is unknown",
+    "probe": "asks its `probe`: `Happened` is recorded, `DidNotHappen` runs it, `None` tells the model that nobody knows",
+    "ask": "asks a human: “approve” runs it, “deny” tells the model that nobody knows, a tool result is recorded",
+    "tell": "does not run it, and tells the model that nobody knows",
 }
 WORLD: dict[EffectClass, str] = {
     "read": "read at least once",

@@ -7,7 +7,6 @@ import msgspec
 from dalsegno.http.routes import ROUTES, Route
 from dalsegno.wire import shapes
 from dalsegno.wire.openapi import Answer
-
 from generators.markdown import anchor, struct_section, table
 
 OUT = ("Session", "Turn", "Action", "TurnError", "Receipt", "Event", "Problem", "Health", "Parent")

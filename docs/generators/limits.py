@@ -7,7 +7,6 @@ from dalsegno.ops.units import format_duration, format_size
 from dalsegno.runtime import contexts, hub, turn
 from dalsegno.runtime.replica import Tuning
 from dalsegno.wire import items, requests
-
 from generators.markdown import table
 
 DEFAULTS, LIMITS, TUNING = Config(), gate.Limits(), Tuning()

@@ -9,7 +9,6 @@ from typing import Any
 
 import dalsegno
 from dalsegno import client
-
 from generators.markdown import paragraph
 
 HEAD = """\
@@ -107,4 +106,4 @@ def _head(node: ast.FunctionDef | ast.AsyncFunctionDef) -> str:
 
 
 def _code(text: str) -> str:
-    return f"```python\n{text}\n```\n"
+    return f"```text\n{text}\n```\n"

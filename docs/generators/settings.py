@@ -3,7 +3,6 @@
 import msgspec
 
 from dalsegno.ops.config import Config, Reach, Setting, settings
-
 from generators.markdown import table
 
 HEAD = """\

@@ -21,7 +21,6 @@ from tests.support import wait_until
 pytestmark = [pytest.mark.xdist_group("processes"), pytest.mark.timeout(seconds(180))]
 
 P50_SECONDS, P99_SECONDS = 0.3, 1.0
-PEOPLE = 4  # sessions that are talking while the replica dies
 Script = dict[str, Any]
 
 
@@ -66,7 +65,7 @@ async def test_a_stopped_replica_cannot_write_when_it_wakes(serving: Serving, le
         for number in range(pauses):
             session = await client.sessions.create()
             do = ["keyed", "once", "transactional"]
-            script = {"id": f"z{number}", "do": do, "words": 20, "pace_ms": 10, "voice": "own"}
+            script = {"id": f"z{number}", "do": do, "words": 10, "pace_ms": 12, "voice": "own"}
             said = Said(script, await session.send(json.dumps(script)))
             zombie, _ = await running(fleet, ledger, script, step=number % 4)
             zombie.pause()

@@ -1,6 +1,7 @@
 """The documentation as data: fenced blocks with the marker above them. Knows nothing of what they say.
 
-A marker is an HTML comment on the line before a fence: `<!-- file: NAME -->`, `<!-- agent: NAME -->`, `<!-- not run -->`.
+A marker is an HTML comment on the line before a fence: `<!-- file: NAME -->`, `<!-- agent: NAME -->` or
+`<!-- not run -->`.
 """
 
 import re

@@ -1,6 +1,6 @@
 """A terminal for console blocks: one bash for a whole page, so that variables and background jobs last.
 
-What a command prints is compared line by line: each line of the page must come, in that order, others may stand between.
+What a command prints is compared by lines: each line of the page must come, in that order, others may stand between.
 `…` stands for anything within a line.
 """
 

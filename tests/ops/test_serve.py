@@ -54,6 +54,7 @@ async def test_sigterm_hands_the_turn_over_at_a_step_and_ends_with_0(tmp_path: P
     async with serving("agent.py:answer", cwd=tmp_path) as server, Client(server.url) as client:
         turn = await client.session(session.id).turn(receipt.turn, wait=timedelta(seconds=20))
         assert (turn["status"], len(turn["output"])) == ("completed", 8)
+        assert turn["attempt"] == 1, "it was handed over, not left behind as by a crash"
 
 
 async def test_a_second_signal_ends_it_at_once(tmp_path: Path):

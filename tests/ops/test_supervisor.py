@@ -133,6 +133,14 @@ async def test_keys_are_in_no_argument_and_no_variable(tmp_path: Path):
             await client.sessions.create()
 
 
+async def test_two_fleets_do_not_mix_on_one_port(tmp_path: Path):
+    """SO_REUSEPORT would let them: half of the requests would see other sessions."""
+    async with serving("agent.py:answer", cwd=tmp_path, replicas=2) as server:
+        port = server.url.rpartition(":")[2]
+        done = await run("serve", "agent.py:answer", "--port", port, "--replicas", "2", cwd=tmp_path)
+        assert done.code == 1 and f"cannot listen on 127.0.0.1:{port}" in done.err
+
+
 def test_replicas_have_stable_names():
     """`r1`, `r2`, …, or those of a name that was given."""
     assert replica_ids(Config(replicas=3)) == ["r1", "r2", "r3"]

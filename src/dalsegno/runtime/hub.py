@@ -59,6 +59,13 @@ class Feed:
                 high = middle
         return self._pieces[low:]
 
+    def knows(self, hint: Hint) -> bool:
+        """Whether what the hint tells of is here already; `head` of a hint with units is the open step's base."""
+        if hint.head > self.head:
+            return False
+        shown = self._pieces[-1].end if self._pieces and self._base == hint.head else 0
+        return hint.units <= shown or hint.head < self._closed
+
     def add(self, events: Sequence[Event]) -> None:
         """Events that follow the head; others are passed over, a gap is left for the next refresh."""
         for event in events:
@@ -231,14 +238,15 @@ class Hub:
         before = self._outbox.get(ref)
         if before is not None:
             ready = before.ready or hint.ready
-            hint = Hint(hint.tenant, hint.session, max(before.head, hint.head), hint.units or before.units, ready)
+            later = hint if hint.head >= before.head else before
+            hint = Hint(hint.tenant, hint.session, later.head, later.units, ready)
         self._outbox[ref] = hint
         self._posting.set()
 
     def _hear(self, hint: Hint) -> None:
         ref = Ref(hint.tenant, hint.session)
         feed = self._feeds.get(ref)
-        if feed is not None and (hint.units or hint.head > feed.head):
+        if feed is not None and not feed.knows(hint):
             feed.refresh()
         poke = self._watchers.get(ref)
         if poke is not None:
