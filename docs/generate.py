@@ -11,7 +11,7 @@ import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from generators import cli, errors, events, examples, explain, figures, http, limits, python, settings
+from generators import cli, decisions, errors, events, examples, explain, figures, http, limits, python, rooms, settings
 
 DOCS = Path(__file__).resolve().parent
 NOTICE = "<!-- Written by docs/generate.py from the code. Do not edit. -->\n\n"
@@ -27,6 +27,8 @@ PAGES: dict[str, Callable[[], str]] = {
 }
 
 BLOCKS: dict[str, Callable[[], str]] = {
+    "decisions": lambda: decisions.listed(DOCS / "decisions"),
+    "rooms": lambda: rooms.picture(DOCS.parent / ".importlinter"),
     "figures": lambda: figures.summary(DOCS / "figures" / "summary.md"),
     "hello": lambda: examples.saved(DOCS.parent / "examples" / "hello.py"),
     "turn-states": explain.turn_states,

@@ -6,7 +6,7 @@ from generators.markdown import table
 
 SENTENCES = {
     "invalid_request": "A field, header or parameter is missing, unknown or does not fit; `detail` names it.",
-    "invalid_json": "The body is no JSON that the contract allows: NaN, a duplicate key, a number that no double holds.",
+    "invalid_json": "No JSON that the contract allows: NaN, a duplicate key, a number that no double holds.",
     "invalid_unicode": "The body or query is not UTF-8, or holds a lone surrogate.",
     "invalid_cursor": "`after` or `Last-Event-ID` is not the `id` of an event as it was received.",
     "cursor_ahead": "The cursor is past the session's head: it belongs to another session.",
@@ -15,7 +15,7 @@ SENTENCES = {
     "forbidden": "A page of another origin tried to open a WebSocket.",
     "not_found": "It does not exist, or it is another tenant's; the answer is the same.",
     "method_not_allowed": "The path exists and the method does not; `allow` lists those that do.",
-    "session_busy": "A turn is open and the message said `on_busy: reject`. Wait for its end, or say something else there.",
+    "session_busy": "A turn is open, and the message said `on_busy: reject`. Wait, or choose another `on_busy`.",
     "session_exists": "The chosen session id exists or existed. Choose another.",
     "no_such_action": "Nothing waits for that `call_id`, or no turn is open to cancel.",
     "already_decided": "The action was answered, or the turn has ended.",

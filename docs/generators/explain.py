@@ -21,7 +21,7 @@ OTHER = "The capital of Iceland is Reykjavík."
 
 THEN: dict[Recovery, str] = {
     "again": "runs it again, with the same key",
-    "probe": "asks its `probe`: `Happened` is recorded, `DidNotHappen` runs it, `None` tells the model that nobody knows",
+    "probe": "asks its `probe`: `Happened` is recorded, `DidNotHappen` runs it, `None` tells the model so",
     "ask": "asks a human: “approve” runs it, “deny” tells the model that nobody knows, a tool result is recorded",
     "tell": "does not run it, and tells the model that nobody knows",
 }

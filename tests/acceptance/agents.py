@@ -11,6 +11,7 @@ import asyncio
 import json
 import os
 from collections.abc import AsyncGenerator
+from functools import partial
 from typing import Any
 
 from dalsegno import Call, Tool, ToolCall, Turn, tool
@@ -78,12 +79,18 @@ async def agent(turn: Turn) -> None:
     """Do what the message says."""
     script = _script(turn.text)
     if script is None:
-        await turn.say(turn.text)
+        await turn.generate(partial(_echo, turn.text))
         return
     for number in range(len(script["do"]) + 1):
         reply = await turn.generate(_model(turn, script, number), tools=TOOLS)
         if reply.calls:
             await turn.perform(reply)
+
+
+async def _echo(text: str, context: Context) -> AsyncGenerator[Part, None]:
+    canonical(list(context.items))
+    for start in range(0, len(text), 1000):
+        yield text[start : start + 1000]
 
 
 def _model(turn: Turn, script: dict[str, Any], number: int) -> Any:

@@ -52,6 +52,11 @@ pytestmark = [pytest.mark.xdist_group("processes"), pytest.mark.timeout(240)]
 
 SEED = 114
 KILLS_MIN = 15
+TURNS = 114 + 176
+"""Each customer's first message, and a yes before each write."""
+ANSWERS = 550 + TURNS
+"""What a model says: a call for each action; and, at the end of each turn, a question or a farewell."""
+ENDS = ("turn.completed", "turn.failed", "turn.cancelled")
 TRANSFER = "transfer_to_human_agents"
 
 Json = dict[str, Any]
@@ -160,10 +165,10 @@ def test_every_customer_is_served(case: Case):
     without crashes gives.
     """
     assert len(case.records) == 114 and sum(len(record.calls) for record in case.records.values()) == 550
-    assert Counter(end.type for visit in case.morning.visits for end in visit.ends) == {"turn.completed": 114 + 176}
+    assert Counter(end.type for visit in case.morning.visits for end in visit.ends) == {"turn.completed": TURNS}
     for record in case.records.values():
         visit = record.visit
-        ends = [event.type for event in record.events if event.type.startswith("turn.") and event.type in ENDS]
+        ends = [event.type for event in record.events if event.type in ENDS]
         assert ends == ["turn.completed"] * len(visit.ends)
         streamed = [event.seq for event in visit.events if event.seq is not None]
         assert streamed == [event.seq for event in record.events if event.turn is not None]
@@ -176,19 +181,14 @@ def test_every_customer_is_served(case: Case):
 
 
 def test_replicas_died_in_the_middle_of_turns(case: Case, record_property):
-    """The other tests mean something: at least fifteen kills ended a replica that was running a turn, and another
-    replica went on with it.
+    """P5: "After a replica's process dies its turns go on within 1 s". And the other tests mean something: at least
+    fifteen kills ended a replica that was running a turn, and another replica went on with it.
     """
     runs: dict[int, list[tuple[Json, Event]]] = defaultdict(list)
     for run, began in case.attempts():
         runs[run["pid"]].append((run, began))
     fatal = [blow for blow in case.morning.blows if runs[blow.pid]]
-    waits = [
-        began.at - blow.at
-        for blow in fatal
-        for run, began in runs[blow.pid]
-        if case.records[run["session"]].name(began) == run["turn"]
-    ]
+    waits = [began.at - blow.at for blow in fatal for _, began in runs[blow.pid]]
     attempts = Counter(attempt for record in case.records.values() for _, attempt in record.starts)
     figures = {
         "kills": len(case.morning.blows),
@@ -206,6 +206,7 @@ def test_replicas_died_in_the_middle_of_turns(case: Case, record_property):
     log.info("%s", ", ".join(f"{name} {figure}" for name, figure in figures.items()))
     assert len(fatal) >= KILLS_MIN
     assert attempts[2] >= KILLS_MIN and max(attempts) <= 3
+    assert statistics.median(waits) <= 1000
 
 
 def test_the_shop_is_as_if_nothing_had_died(case: Case):
@@ -216,8 +217,8 @@ def test_the_shop_is_as_if_nothing_had_died(case: Case):
 
 
 def test_every_write_happens_once_however_often_it_is_sent(case: Case):
-    """P7: "`keyed`: at most once where the key is honoured, exactly once if the turn completes", although some were sent
-    twice; "`once`: at most once": nobody is transferred twice.
+    """P7: "`keyed`: at most once where the key is honoured, exactly once if the turn completes", although some were
+    sent twice; "`once`: at most once": nobody is transferred twice.
     """
     decided, absorbed = Counter[str](), Counter[str]()
     for line in case.morning.journal:
@@ -248,12 +249,13 @@ def test_every_context_is_exactly_the_log(case: Case):
     """
     folds: dict[tuple[str, int], str] = {}
     asks = case.lines("ask")
-    assert len(asks) >= 550 + 114 + 176 - 4
+    assert len(asks) >= sum(len(record.steps) for record in case.records.values()) == ANSWERS
+    assert len({ask["pid"] for ask in asks}) > KILLS_MIN
     for ask in asks:
         record, through = case.records[ask["session"]], ask["through"]
         place = record.visit.session, through
         if place not in folds:
-            shown = list(context(record.events[:through], session=record.visit.session).items)
+            shown: list[Any] = list(context(record.events[:through], session=record.visit.session).items)
             check(shown)
             assert task_of(shown) == record.visit.task.id
             folds[place] = canonical(shown).decode()
@@ -277,9 +279,6 @@ def test_no_recorded_step_is_asked_for_again(case: Case):
             recorded, _ = record.outputs[calls[line["key"]]]
             assert line["at"] <= recorded.at, f"task {record.visit.task.id}: {line}"
             assert times[line["key"]] <= attempts[line["turn"]], f"task {record.visit.task.id}: {line}"
-
-
-ENDS = ("turn.completed", "turn.failed", "turn.cancelled")
 
 
 def outcomes(case: Case) -> Mapping[str, int]:

@@ -76,7 +76,11 @@ async def run(*arguments: str, cwd: Path, stdin: bytes = b"", variables: Variabl
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.PIPE,
     )
-    out, err = await process.communicate(stdin)
+    try:
+        out, err = await process.communicate(stdin)
+    finally:
+        if process.returncode is None:
+            process.kill()
     assert process.returncode is not None
     return Finished(process.returncode, out.decode(), err.decode())
 

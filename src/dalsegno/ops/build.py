@@ -39,10 +39,7 @@ class Assembly(msgspec.Struct, frozen=True):
 @asynccontextmanager
 async def assembled(config: Config, agent: Agent) -> AsyncIterator[Assembly]:
     """A replica at work, until the context ends. Raises `ConfigError` or `Unavailable` when it cannot be."""
-    where = places(config, hot=config.hot)
-    for note in where.notes:
-        log.info("%s", note)
-    async with opened(where) as tiers:
+    async with opened(places(config, hot=config.hot)) as tiers:
         figures, ids = Figures(CollectorRegistry()), RandomIds()
         tiers = msgspec.structs.replace(tiers, warm=counted(tiers.warm, figures))
         member = Member(ids.incarnation(), config.replica_id, os.getpid())

@@ -57,7 +57,9 @@ class Stream:
             at_hand = feed.since(composer.cursor.seq)
             self._compose(at_hand if at_hand is not None else await self._read())
             return True
-        self._frames.extend(composer.live(feed.pieces(composer.cursor.offset)))
+        if composer.cursor.seq == feed.head:
+            # what is read from the log can be ahead of the feed, whose pieces are then of a step that is over
+            self._frames.extend(composer.live(feed.pieces(composer.cursor.offset)))
         return bool(self._frames)
 
     def _compose(self, events: Sequence[Event]) -> None:

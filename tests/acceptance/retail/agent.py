@@ -174,7 +174,7 @@ async def answer(turn: Turn) -> None:
 
 async def model(turn: Turn, number: int, context: Context) -> AsyncGenerator[str | ToolCall | Usage, None]:
     """Say and ask for what comes next, word by word; `turn` and `number` are for the witness alone."""
-    items = list(context.items)
+    items: list[Any] = list(context.items)
     witness(turn, "ask", step=f"model#{number}", through=context.through, items=canonical(items).decode())
     line = next_line(items, TASKS)
     for word in re.findall(r"\S+\s*", line.text):

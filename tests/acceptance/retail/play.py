@@ -26,7 +26,7 @@ from tests.acceptance.retail.tasks import ROOT, Task
 from tests.support import wait_until
 
 AGENT = "tests.acceptance.retail.agent:answer"
-SPAN_SECONDS = 22
+SPAN_SECONDS = 26
 """Over how much time a customer's confirmations are spread: that long the fleet is never without turns."""
 REST_SECONDS = (0.4, 0.8)
 WITHIN_SECONDS = 150
@@ -82,30 +82,38 @@ async def play(tasks: list[Task], data: Path, folder: Path, *, seed: int) -> Mor
         options = ("--warm", f"sqlite:///{folder / 'warm.db'}", "--log-level", "warning")
         async with (
             Fleet(AGENT, folder=folder, options=options, environment=environment) as fleet,
-            AsyncExitStack() as s,
+            AsyncExitStack() as stack,
         ):
             urls = fleet.urls
             clients = [
-                await s.enter_async_context(Client([*urls[n % 3 :], *urls[: n % 3]], retry=STUBBORN))
+                await stack.enter_async_context(Client([*urls[n % 3 :], *urls[: n % 3]], retry=STUBBORN))
                 for n in range(CLIENTS)
             ]
             started = time.monotonic()
             killer = Killer(fleet, journal, witness, chance=random.Random(seed))
-            async with asyncio.timeout(WITHIN_SECONDS), asyncio.TaskGroup() as group:
-                rage = group.create_task(killer.rage())
-                async with asyncio.TaskGroup() as hall:
-                    served = [
-                        hall.create_task(visit(task, clients[n % CLIENTS], killer, random.Random(f"{seed}/{n}")))
-                        for n, task in enumerate(tasks)
-                    ]
-                killer.tired = True
-                await rage
+            visits = await _everybody(tasks, clients, killer, seed)
             seconds = time.monotonic() - started
-            visits = [task.result() for task in served]
             for each in visits:
                 each.log = await clients[0].session(each.session).export()
         inventory = await shop.ask(port, {"name": "inventory"})
     return Morning(visits, killer.blows, lines_of(journal), _all_lines(witness), inventory, seconds)
+
+
+async def _everybody(tasks: list[Task], clients: list[Client], killer: "Killer", seed: int) -> list[Visit]:
+    """All visits, side by side, under the killer's blows."""
+    try:
+        async with asyncio.timeout(WITHIN_SECONDS), asyncio.TaskGroup() as group:
+            rage = group.create_task(killer.rage())
+            async with asyncio.TaskGroup() as hall:
+                served = [
+                    hall.create_task(visit(task, clients[n % CLIENTS], killer, random.Random(f"{seed}/{n}")))
+                    for n, task in enumerate(tasks)
+                ]
+            killer.tired = True
+            await rage
+    except TimeoutError as late:
+        raise TimeoutError(f"after {WITHIN_SECONDS} s, (task, turn): {sorted(killer.open)} have no end") from late
+    return [task.result() for task in served]
 
 
 async def visit(task: Task, client: Client, killer: "Killer", chance: random.Random) -> Visit:
@@ -133,29 +141,30 @@ async def visit(task: Task, client: Client, killer: "Killer", chance: random.Ran
 
 
 class Killer:
-    """Kills a random replica every second or so and starts it again, until it is `tired`.
+    """Kills a random replica every second or so and starts it again, until it is `tired`. `open` are the turns that a
+    customer has begun and not heard the end of.
 
     It never deals a third blow within one turn: before each it waits until every turn that was open at the last but one
     has ended. A turn that dies three times is `poisoned`, so this is what makes that impossible here instead of
-    improbable. Two of three blows wait for a moment that matters: a model has just begun to speak, or the shop has just
-    changed its books and has not answered yet.
+    improbable. Two of three blows wait for a moment that matters, whoever's it is: a model has just begun to speak, or
+    the shop has just changed its books and has not answered yet. The third falls on anybody at any time.
     """
 
     def __init__(self, fleet: Fleet, journal: Path, witness: Path, *, chance: random.Random) -> None:
         self.tired = False
         self.blows: list[Blow] = []
         self._fleet, self._journal, self._witness, self._chance = fleet, journal, witness, chance
-        self._open: set[tuple[str, int]] = set()
+        self.open: set[tuple[str, int]] = set()
         self._at_blow: list[frozenset[tuple[str, int]]] = []
 
     @contextmanager
     def spare(self, turn: tuple[str, int]) -> Iterator[None]:
         """A turn is open as long as this is."""
-        self._open.add(turn)
+        self.open.add(turn)
         try:
             yield
         finally:
-            self._open.discard(turn)
+            self.open.discard(turn)
 
     async def rage(self) -> None:
         """Until tired. Whatever was killed is started again."""
@@ -167,7 +176,7 @@ class Killer:
                     return
                 moment = ("changing", "speaking", "any")[number % 3]
                 victim = await {"changing": self._changing, "speaking": self._speaking, "any": self._any}[moment]()
-                self._at_blow.append(frozenset(self._open))
+                self._at_blow.append(frozenset(self.open))
                 self.blows.append(Blow(victim.pid, time.time_ns() // 10**6, moment))
                 await victim.kill()
                 restarts.create_task(victim.start())
@@ -175,8 +184,8 @@ class Killer:
     async def _mercy(self) -> None:
         met = self._at_blow[-2] if len(self._at_blow) > 1 else frozenset()
         await wait_until(
-            lambda: not met & self._open and sum(replica.serving for replica in self._fleet) > 1,
-            description="the turns that met two blows have ended, and somebody else serves",
+            lambda: not met & self.open and sum(replica.serving for replica in self._fleet) > 1,
+            description="the turns that met two blows have ended, and two replicas serve",
             timeout=60,
         )
 
@@ -184,12 +193,16 @@ class Killer:
         return self._chance.choice([replica for replica in self._fleet if replica.serving])
 
     async def _speaking(self) -> Served:
-        victim = await self._any()
-        file = self._witness / f"{victim.pid}.ndjson"
-        size = file.stat().st_size if file.exists() else 0
-        await self._soon(lambda: file.exists() and file.stat().st_size > size)
+        before = {replica.pid: self._size(replica) for replica in self._fleet if replica.serving}
+        found: list[Served] = []
+
+        def spoke() -> bool:
+            found[:] = [r for r in self._fleet if r.serving and self._size(r) > before.get(r.pid, 0)]
+            return bool(found)
+
+        await self._soon(spoke)
         await asyncio.sleep(self._chance.uniform(0, 0.05))  # somewhere in its sentence
-        return victim
+        return self._chance.choice(found) if found else await self._any()
 
     async def _changing(self) -> Served:
         size = self._journal.stat().st_size
@@ -204,6 +217,10 @@ class Killer:
 
         await self._soon(changed)
         return found[-1] if found else await self._any()
+
+    def _size(self, replica: Served) -> int:
+        file = self._witness / f"{replica.pid}.ndjson"
+        return file.stat().st_size if file.exists() else 0
 
     async def _soon(self, predicate: Callable[[], bool]) -> None:
         """Until that is so, but not for long: a moment that does not come is no reason to spare anybody."""

@@ -64,7 +64,7 @@ def books_of(folder: Path) -> Json:
 
 def tasks_of(folder: Path) -> list[Task]:
     """All tasks, each at a branch: two tasks that touch the same customer are never at the same one."""
-    books, tasks = books_of(folder), []
+    books, tasks = books_of(folder), list[Task]()
     busy: dict[int, set[str]] = defaultdict(set)
     for raw in json.loads((folder / "tasks.json").read_bytes()):
         actions = tuple(Action(each["name"], each["arguments"]) for each in raw["evaluation_criteria"]["actions"])

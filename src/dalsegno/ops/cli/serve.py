@@ -1,9 +1,13 @@
 """`dalsegno serve`: one replica in this process, or a supervised fleet of them."""
 
+import logging
+
 import click
 
 from dalsegno.ops.cli.options import options
 from dalsegno.ops.config import Config
+
+log = logging.getLogger("dalsegno.serve")
 
 
 @click.command()
@@ -30,6 +34,7 @@ def serve(target: str, **given: str | None) -> int:
     from dalsegno.ops.guard import refuse_open_door, refuse_split_fleet
     from dalsegno.ops.lifeline import Ready
     from dalsegno.ops.logs import log_to_stderr
+    from dalsegno.ops.tiers import places
 
     def announce(ready: Ready) -> None:
         print(ready, flush=True)
@@ -38,6 +43,8 @@ def serve(target: str, **given: str | None) -> int:
     refuse_open_door(config)
     refuse_split_fleet(config)
     log_to_stderr(level=config.log_level, style=config.log_format)
+    for note in places(config, hot=config.hot).notes:
+        log.info("%s", note)
     if config.replicas > 1:
         import asyncio
 
