@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator
 from dalsegno.core import codec, item
 from dalsegno.core.cursor import Cursor
 from dalsegno.core.effect import RECOVERY, Recovery, UnknownPolicy, recovery
-from dalsegno.core.event import Data, EffectClass, Event, ItemDone, TurnCompleted, TurnCreated, TurnStarted
+from dalsegno.core.event import Data, Event, ItemDone, TurnCompleted, TurnCreated, TurnStarted
 from dalsegno.core.generation import Diverged, Generation, Pieces
 from dalsegno.core.input import Message
 from dalsegno.core.json import JsonObject, dumps
@@ -25,11 +25,13 @@ THEN: dict[Recovery, str] = {
     "ask": "asks a human: “approve” runs it, “deny” tells the model that nobody knows, a tool result is recorded",
     "tell": "does not run it, and tells the model that nobody knows",
 }
-WORLD: dict[EffectClass, str] = {
+WORLD = {
     "read": "read at least once",
     "keyed": "changed once, if whoever is called honours the key; the call may arrive twice",
     "transactional": "changed exactly once: what died with the replica was not committed",
-    "once": "changed at most once",
+    "once, probe": "changed at most once, if the probe tells the truth",
+    "once, ask": "changed at most once, unless the human says “again” although it had happened",
+    "once, tell": "changed at most once",
 }
 
 
@@ -55,8 +57,8 @@ def crash_table() -> str:
     for effect in RECOVERY:
         policies = typing.get_args(UnknownPolicy) if RECOVERY[effect] is None else ("",)
         for policy in policies:
-            name = f"`{effect}`, `{policy}`" if policy else f"`{effect}`"
-            rows.append((name, THEN[recovery(effect, policy or "tell")], WORLD[effect]))
+            name = f"{effect}, {policy}" if policy else effect
+            rows.append((f"`{name}`", THEN[recovery(effect, policy or "tell")], WORLD[name]))
     return table(("class", "the successor", "the world is"), rows)
 
 

@@ -60,8 +60,11 @@ class Log(Protocol):
         """Up to `limit` events after number `after`, in order, as one consistent prefix of the log."""
         ...
 
-    async def claim(self, owner: str, *, limit: int) -> Sequence[Claimed]:
-        """Take up to `limit` ready sessions that nobody alive owns (`core.claim.claim`), the longest waiting first."""
+    async def claim(self, owner: str, *, limit: int, chances: int = 1) -> Sequence[Claimed]:
+        """Take up to `limit` ready sessions that nobody alive owns (`core.claim.claim`), the longest waiting first.
+
+        Of those whose turn is on its last attempt, at most `chances`.
+        """
         ...
 
     async def list(self, tenant: str, query: Query) -> Page:

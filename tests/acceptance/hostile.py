@@ -18,7 +18,7 @@ FRAGMENTS = (
 )  # fmt: skip
 NUMBERS = (
     "NaN", "Infinity", "-Infinity", "1e999", "-1e999", "1" * 5000, "-0", "1e-999", "0x10", "01", "1.", ".5", "+1", "9007199254740993",
-    "123456789012345678901234567890", "1E400", "1e308", "--1", "1_000", "९",
+    "123456789012345678901234567890", "1E400", "1e308", "--1", "1_000", "९", "1180591620717411303424", "-10000000000000000000000",
 )  # fmt: skip
 METHODS = ("TRACE", "OPTIONS", "HEAD", "PUT", "DELETE", "BREW", "get", "PATCH", "POST", "CONNECT", "A" * 300, "G\x00T", "PROPFIND")
 CURSORS = (
@@ -57,9 +57,9 @@ class Shot:
     hangs_up: bool = False
 
 
-def shots(seed: int, count: int, session: Callable[[int], str]) -> list[Shot]:
-    """That many, of all kinds in turn. `session` names the session that shot number n is aimed at."""
-    return [KINDS[number % len(KINDS)](random.Random(f"{seed}/{number}"), session(number)) for number in range(count)]
+def shot(seed: int, number: int, session: str) -> Shot:
+    """Shot number so-and-so, aimed at a session; all kinds come in turn."""
+    return KINDS[number % len(KINDS)](random.Random(f"{seed}/{number}"), session)
 
 
 def request(method: str, target: str, body: bytes = b"", *headers: tuple[str, str], length: bool = True) -> bytes:

@@ -364,3 +364,35 @@ async def test_p4_a_zombie_writes_nothing():
         await wait_until(lambda: world.ones[0].replica.turns == 0, description="the zombie to leave")
         assert await world.types(ref) == before
         assert turn.output[-1]["content"][0]["text"] == "run 2"
+
+
+async def test_p5_a_poisonous_turn_takes_no_neighbour_with_it():
+    """Turns on their last attempt run one at a time on a replica, so the third death convicts the one that caused it."""
+    deaths: list[str] = []
+    hangs = asyncio.Event()
+
+    async def agent(turn: Turn) -> None:
+        if turn.text == "kill":
+            deaths.append("x")
+            hangs.set()
+            await asyncio.Event().wait()
+        for _ in range(3):
+            await turn.step("work", _nothing)
+            await hangs.wait() if len(deaths) < 3 else None
+
+    async with fleet(agent, count=4) as world:
+        innocent = [await world.session() for _ in range(6)]
+        receipts = [await world.say(ref, "work") for ref in innocent]
+        poison = await world.session()
+        poisoned = await world.say(poison, "kill")
+        for count in (1, 2, 3):
+            await wait_until(lambda count=count: len(deaths) == count, description=f"death {count}")
+            owner = (await world.any.get(poison)).owner
+            await world.kill([one.incarnation for one in world.ones].index(owner))
+        assert (await world.end_of(poison, poisoned)).error.code == "poisoned"
+        for ref, receipt in zip(innocent, receipts, strict=True):
+            assert (await world.end_of(ref, receipt)).status == "completed"
+
+
+async def _nothing() -> None:
+    await asyncio.sleep(0)

@@ -49,7 +49,7 @@ def test_no_statement_reads_a_whole_table(prepared: Callable[[str], sqlite3.Conn
 
 
 def _named(statement: str) -> list[str]:
-    names = ("clock", "now", "limit", "ttl", "incarnation", "id", "pid", "url", "expires")
+    names = ("chances", "clock", "now", "limit", "ttl", "incarnation", "id", "pid", "url", "expires")
     return [name for name in names if f":{name}" in statement]
 
 
@@ -92,7 +92,7 @@ def _steps(path: Path, *, free: int, held: int, waiting: int) -> int:
             return 0
 
         raw.set_progress_handler(step, 1)
-        moment = {"now": 1_800_000_000_000, "clock": clock_ms(), "limit": 10}
+        moment = {"now": 1_800_000_000_000, "clock": clock_ms(), "limit": 10, "chances": 1}
         found = raw.execute(sqlfile.statements("sqlite")["claimable"], moment).fetchall()
         raw.set_progress_handler(None, 0)
         assert len(found) == 10

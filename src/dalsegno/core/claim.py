@@ -22,8 +22,11 @@ class Claimed(msgspec.Struct, frozen=True):
     lease: Lease | None
 
 
-def claim(session: Session | None, now: int, *, owner: str) -> Decision[Claimed]:
+def claim(session: Session | None, now: int, *, owner: str, chances: int = 1) -> Decision[Claimed]:
     """Take a session that is free or whose owner is dead (the store has looked) for `owner`.
+
+    `chances` is how many turns on their last attempt `owner` may take on: they are run one at a time, so that the next
+    death convicts the turn that caused it and not those that ran beside it.
 
     A turn that a client has cancelled meanwhile ends here, and so does one that has cost `ATTEMPTS_MAX` replicas their
     lives; then the next one is taken. An action whose time is over is decided by its expiry.
@@ -38,6 +41,8 @@ def claim(session: Session | None, now: int, *, owner: str) -> Decision[Claimed]
         written, orphaned = written + events, False
     if turn is None:
         return Write(session, written, Claimed(session, written, None))
+    if chances < 1 and turn.attempt + orphaned >= ATTEMPTS_MAX:
+        return Keep(Claimed(session, (), None))
     if orphaned and turn.state == "running":
         return _adopt(session, turn, written, owner)
     session, events = record(session, _expire(turn, now), now)

@@ -96,8 +96,8 @@ class CountedWarm:
     async def read(self, ref: Ref, *, after: int, limit: int = 1000) -> Sequence[Event]:
         return await self._inner.read(ref, after=after, limit=limit)
 
-    async def claim(self, owner: str, *, limit: int) -> Sequence[Claimed]:
-        claims = await self._inner.claim(owner, limit=limit)
+    async def claim(self, owner: str, *, limit: int, chances: int = 1) -> Sequence[Claimed]:
+        claims = await self._inner.claim(owner, limit=limit, chances=chances)
         for found in claims:
             self._figures.note(found.events)
             if found.lease is not None:

@@ -14,7 +14,7 @@ import msgspec
 
 from dalsegno.core.admit import Admission, Admitted, admit
 from dalsegno.core.append import Appended, Decision, Draft, Fenced, Known, Refusal, append
-from dalsegno.core.claim import Claimed, retake
+from dalsegno.core.claim import ATTEMPTS_MAX, Claimed, retake
 from dalsegno.core.event import Event, TurnError, TurnFailed
 from dalsegno.core.lease import Lease
 from dalsegno.core.session import Session
@@ -69,6 +69,7 @@ class Replica:
         self.hub = Hub(warm, hot)
         self._warm = warm
         self._turns: dict[Ref, asyncio.Task[None]] = {}
+        self._last_chances: set[Ref] = set()
         self._doubtful = False
         self._closing = False
         self._hub_task: asyncio.Task[None] | None = None
@@ -165,6 +166,8 @@ class Replica:
         ref = Ref(lease.tenant, lease.session)
         task = asyncio.get_running_loop().create_task(self._run_session(lease, session, written))
         self._turns[ref] = task
+        if lease.attempt >= ATTEMPTS_MAX:
+            self._last_chances.add(ref)
         task.add_done_callback(partial(self._ran, ref))
 
     async def _run_session(self, lease: Lease, session: Session, written: Sequence[Event]) -> None:
@@ -199,6 +202,9 @@ class Replica:
     def _ran(self, ref: Ref, task: asyncio.Task[None]) -> None:
         if self._turns.get(ref) is task:
             del self._turns[ref]
+            if ref in self._last_chances:
+                self._last_chances.discard(ref)
+                self._claiming.poke()
         if not task.cancelled() and (error := task.exception()) is not None:
             self._doubtful = True
             log.error("the turn of session %s was dropped and will be picked up again", ref.id, exc_info=error)
@@ -212,7 +218,8 @@ class Replica:
         while self.has_room:
             room = min(CLAIM_BATCH, self.tuning.turns_max - len(self._turns))
             try:
-                claims = await self._warm.claim(self.member.incarnation, limit=room)
+                chances = 0 if self._last_chances else 1
+                claims = await self._warm.claim(self.member.incarnation, limit=room, chances=chances)
             except Unavailable as error:
                 if error.outcome == "unknown":
                     self._doubt()

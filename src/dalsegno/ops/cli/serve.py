@@ -37,14 +37,15 @@ def serve(target: str, **given: str | None) -> int:
     from dalsegno.ops.tiers import places
 
     def announce(ready: Ready) -> None:
+        while notes:
+            log.info("%s", notes.pop(0))
         print(ready, flush=True)
 
     config = resolve(Config, given, environment(), target=target)
     refuse_open_door(config)
     refuse_split_fleet(config)
     log_to_stderr(level=config.log_level, style=config.log_format)
-    for note in places(config, hot=config.hot).notes:
-        log.info("%s", note)
+    notes = list(places(config, hot=config.hot).notes)
     if config.replicas > 1:
         import asyncio
 

@@ -5,13 +5,14 @@ import logging
 import time
 from collections.abc import Callable, Sequence
 from datetime import timedelta
+from functools import partial
 from typing import TypeVar
 
 import msgspec
 
 from dalsegno.core import codec
 from dalsegno.core.append import Decide, Decision, Fenced, Known, Write
-from dalsegno.core.claim import Claimed, claim
+from dalsegno.core.claim import ATTEMPTS_MAX, Claimed, claim
 from dalsegno.core.event import Event
 from dalsegno.core.json import dumps_sorted
 from dalsegno.core.session import VERSION, Session, fold, replace
@@ -100,7 +101,7 @@ class MemoryDatabase:
         numbers = range(max(after + 1, first), row.head + 1)[:limit]
         return [_event(ref, seq, row.events.get(seq)) for seq in numbers]
 
-    def claim(self, owner: str, *, limit: int) -> Sequence[Claimed]:
+    def claim(self, owner: str, *, limit: int, chances: int = 1) -> Sequence[Claimed]:
         """Ready sessions whose owner is gone, the longest waiting first. A damaged one stops no other (P5)."""
         now = self._unix_ms()
         waiting = [
@@ -113,12 +114,15 @@ class MemoryDatabase:
             if len(claimed) == limit:
                 break
             try:
-                decision = self.decide(ref, lambda session, _, at: claim(session, at, owner=owner))
+                decide = partial(_claim, owner=owner, chances=chances)
+                decision = self.decide(ref, decide)
             except Unreadable as error:
                 _log.error("session %s cannot be claimed, an operator must look: %s", ref.id, error)
                 continue
             if isinstance(decision, Write):
                 claimed.append(decision.result)
+                lease = decision.result.lease
+                chances -= lease is not None and lease.attempt >= ATTEMPTS_MAX
         return claimed
 
     def page(self, tenant: str, query: Query) -> Page:
@@ -226,3 +230,7 @@ def _matches(session: Session, query: Query) -> bool:
 
 def _unix_ms() -> int:
     return time.time_ns() // 1_000_000
+
+
+def _claim(session: Session | None, known: Known | None, now: int, *, owner: str, chances: int) -> Decision[Claimed]:
+    return claim(session, now, owner=owner, chances=chances)

@@ -62,9 +62,9 @@ class MemoryLog:
         await asyncio.sleep(0)
         return events
 
-    async def claim(self, owner: str, *, limit: int) -> Sequence[Claimed]:
+    async def claim(self, owner: str, *, limit: int, chances: int = 1) -> Sequence[Claimed]:
         await self._arrive()
-        claimed = self.database.claim(owner, limit=limit)
+        claimed = self.database.claim(owner, limit=limit, chances=chances)
         await asyncio.sleep(0)
         return claimed
 

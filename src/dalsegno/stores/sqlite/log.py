@@ -60,13 +60,13 @@ class SqliteLog:
         last = events[-1].seq
         return events + await self._readers.far(lambda rows, cursor: rows.read(cursor, ref, last, limit - first))
 
-    async def claim(self, owner: str, *, limit: int) -> Sequence[Claimed]:
+    async def claim(self, owner: str, *, limit: int, chances: int = 1) -> Sequence[Claimed]:
         """See port `Log`. Finding nothing costs one small read and no transaction."""
         limit = min(limit, CLAIMED_MAX)
-        glance = _moment(time.time_ns() // 1_000_000, 1)
+        glance = _moment(time.time_ns() // 1_000_000, 1, chances)
         if limit < 1 or not await self._readers.near(lambda rows, cursor: rows.anything_claimable(cursor, glance)):
             return ()
-        return await self._writer.do(lambda cursor, now: self._rows.claim(cursor, owner, _moment(now, limit)))
+        return await self._writer.do(lambda cursor, now: self._rows.claim(cursor, owner, _moment(now, limit, chances)))
 
     async def list(self, tenant: str, query: Query) -> Page:
         """See port `Log`."""
@@ -108,5 +108,5 @@ class SqliteLog:
         await self._readers.close()
 
 
-def _moment(now: int, limit: int) -> dict[str, int]:
-    return {"now": now, "clock": clock_ms(), "limit": limit}
+def _moment(now: int, limit: int, chances: int) -> dict[str, int]:
+    return {"now": now, "clock": clock_ms(), "limit": limit, "chances": chances}

@@ -14,7 +14,7 @@ import msgspec
 
 from dalsegno.core import codec
 from dalsegno.core.append import Decide, Decision, Fenced, Known, Write
-from dalsegno.core.claim import Claimed, claim
+from dalsegno.core.claim import ATTEMPTS_MAX, Claimed, claim
 from dalsegno.core.event import Event
 from dalsegno.core.json import JsonObject, dumps_sorted
 from dalsegno.core.session import VERSION, Session, fold, replace
@@ -107,17 +107,19 @@ class Rows:
         return decision
 
     def claim(self, cursor: sqlite3.Cursor, owner: str, moment: dict[str, int]) -> list[Claimed]:
-        """Claim what `claimable` names. `moment` holds `now` (Unix ms), `clock` (monotonic ms) and `limit`."""
-        claimed = []
+        """Claim what `claimable` names. `moment` has `now` (Unix ms), `clock` (monotonic ms), `limit` and `chances`."""
+        claimed, chances = [], moment["chances"]
         for n, _ in cursor.execute(self._sql["claimable"], moment).fetchall():
             cursor.execute("SAVEPOINT one")
             try:
                 *row, tenant, stored = cursor.execute(self._at, (n,)).fetchone()
                 ref = Ref(tenant, unpacked(stored))
                 kept = self._kept(cursor, ref, tuple(row))
-                decision = claim(kept.session, moment["now"], owner=owner)
+                decision = claim(kept.session, moment["now"], owner=owner, chances=chances)
                 if isinstance(decision, Write) and self._write(cursor, ref, kept, decision, moment["now"]):
                     claimed.append(decision.result)
+                    lease = decision.result.lease
+                    chances -= lease is not None and lease.attempt >= ATTEMPTS_MAX
             except (Unreadable, sqlite3.DatabaseError) as error:
                 if isinstance(error, sqlite3.Error) and not is_damage(error):
                     raise

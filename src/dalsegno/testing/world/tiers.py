@@ -116,8 +116,8 @@ class FaultyLog:
     async def read(self, ref: Ref, *, after: int, limit: int = 1000) -> Sequence[Event]:
         return await self._line.call("read", lambda: self._inner.read(ref, after=after, limit=limit))
 
-    async def claim(self, owner: str, *, limit: int) -> Sequence[Claimed]:
-        return await self._line.call("claim", lambda: self._inner.claim(owner, limit=limit))
+    async def claim(self, owner: str, *, limit: int, chances: int = 1) -> Sequence[Claimed]:
+        return await self._line.call("claim", lambda: self._inner.claim(owner, limit=limit, chances=chances))
 
     async def list(self, tenant: str, query: Query) -> Page:
         return await self._line.call("list", lambda: self._inner.list(tenant, query))

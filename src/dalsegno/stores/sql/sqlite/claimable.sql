@@ -1,4 +1,5 @@
 -- What may be claimed, longest waiting first: free and ready, free and past an expiry, held by nobody alive.
+-- Turns that begin or resume their last attempt (`core.claim.ATTEMPTS_MAX`) only if the claimant has `chances` left.
 -- Each branch stops at the limit; holders are found by skipping through the index from name to name.
 WITH RECURSIVE holder (owner) AS (
     SELECT min(owner) FROM dalsegno_session WHERE owner IS NOT NULL
@@ -13,7 +14,7 @@ WITH RECURSIVE holder (owner) AS (
 SELECT n, waiting FROM (
     SELECT * FROM (
         SELECT n, since AS waiting FROM dalsegno_session
-        WHERE owner IS NULL AND ready_at = 0 ORDER BY since LIMIT :limit
+        WHERE owner IS NULL AND ready_at = 0 AND (attempt < 3 OR :chances > 0) ORDER BY since LIMIT :limit
     )
     UNION ALL
     SELECT * FROM (
@@ -23,6 +24,6 @@ SELECT n, waiting FROM (
     UNION ALL
     SELECT * FROM (
         SELECT s.n, s.since AS waiting FROM gone CROSS JOIN dalsegno_session AS s ON s.owner = gone.owner
-        WHERE s.ready_at <= :now LIMIT :limit
+        WHERE s.ready_at <= :now AND (s.attempt <> 2 OR :chances > 0) LIMIT :limit
     )
 ) ORDER BY waiting LIMIT :limit
