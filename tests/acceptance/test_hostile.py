@@ -58,9 +58,9 @@ async def test_hostile_requests_break_nothing(serving: Serving):
         for session in sessions:
             wrong += altered(await log_of(session), accepted.pop(session.id, []))
         assert replica.pid == pid and replica.alive and replica.starts == 1
-        assert replica.text().count("Traceback") == 0, replica.tail()
     print(f"{count} shots: {dict(sorted(statuses.items()))}, {len(wrong)} wrong")
     assert wrong == []
+    assert "Traceback" not in replica.text(), "an input was an error of ours"
     assert statuses[202] > count // 20 and statuses[400] > count // 5 and len(statuses) >= 8
 
 

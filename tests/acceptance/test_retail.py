@@ -236,9 +236,13 @@ def test_every_write_happens_once_however_often_it_is_sent(case: Case):
     ]
     assert len(keys) == 176 and decided == dict.fromkeys(keys, 1)
     assert outcomes(case)["misused"] == 0
-    refused = [answer for answers in case.answers.values() for answer in answers if not answer.accepted]
-    writes = [answer for answer in refused if "order #W7464385" in answer.text or "gift_card_7245904" in answer.text]
-    assert outcomes(case)["refused"] == len(writes) == 2
+    refused = [
+        visit.task.id
+        for visit in case.morning.visits
+        for action, answer in zip(visit.task.actions, case.answers[visit.task.id], strict=True)
+        if action.writes and not answer.accepted
+    ]
+    assert sorted(refused) == ["105", "64"] and outcomes(case)["refused"] == 2
     assert absorbed and set(absorbed) <= set(decided), "no write was ever repeated: nothing is proved"
     for record in case.records.values():
         transfers = [line for line in asked_of_shop(case, record) if line["name"] == TRANSFER]

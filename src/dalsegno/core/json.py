@@ -20,6 +20,7 @@ JsonObject: TypeAlias = dict[str, Json]
 
 DEPTH_MAX = 64
 EXACT_INT_MAX = 2**53 - 1
+INT64 = 2**63
 _encoder = msgspec.json.Encoder()
 _sorted_encoder = msgspec.json.Encoder(order="sorted")
 
@@ -95,13 +96,14 @@ def _no_constant(name: str) -> Json:
     raise Refused("invalid_json", f"{name} is not JSON")
 
 
-def _exact_int(digits: str) -> int:
+def _exact_int(digits: str) -> int | float:
+    """An integer that a double holds exactly; beyond 64 bits, where stores and providers differ, as that double."""
     # 2^1024 has 309 digits: longer ones need no conversion, which would cost quadratic time
     if len(digits) <= 310:
         number = int(digits)
         try:
             if int(float(number)) == number:
-                return number
+                return number if abs(number) < INT64 else float(number)
         except OverflowError:
             pass
     raise Refused("invalid_json", "an integer does not fit an IEEE double exactly; send it as a string")

@@ -31,8 +31,10 @@ class Feed:
         self._log = log
         self._hot = hot
         self._ring: deque[Event] = deque(maxlen=RING_EVENTS)
-        self._closed = session.head
-        """No step that began before this event is open, as far as is known here."""
+        self._unseen = session.head
+        """Events up to here were not seen by this feed; a step that began before is shown once that was looked up."""
+        self._verified = -1
+        self._closed = 0
         self._base = -1
         self._pieces: list[Piece] = []
         self._waiters: list[asyncio.Future[None]] = []
@@ -80,7 +82,8 @@ class Feed:
         """Pieces of the open step, as they were published here; those of a step that is over are passed over."""
         for piece in pieces:
             if piece.base != self._base:
-                if piece.at != 0 or piece.base < self._closed:
+                unknown = piece.base < self._unseen and piece.base != self._verified
+                if piece.at != 0 or unknown or piece.base < self._closed:
                     return
                 self._base, self._pieces = piece.base, []
             if piece.at == (self._pieces[-1].end if self._pieces else 0):
@@ -133,7 +136,7 @@ class Feed:
         if found.base != self._base:
             if any(closes(event) for event in await self._between(found.base)):
                 return
-            self._closed = min(self._closed, found.base)
+            self._verified = found.base
         self.show(found.pieces)
 
     async def _between(self, base: int) -> Sequence[Event]:

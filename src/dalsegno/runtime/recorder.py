@@ -62,6 +62,7 @@ class Recorder:
         self._lock = asyncio.Lock()
         self._queue: list[Draft] = []
         self._unsure: Sequence[Draft] = ()
+        self._last_before = 0
         self._stale = False
         self._looking: asyncio.Task[None] | None = None
 
@@ -132,7 +133,7 @@ class Recorder:
             try:
                 appended = await self._write(batch, then, seen)
             except asyncio.CancelledError:
-                self._unsure = batch
+                self._unsure, self._last_before = batch, self.last
                 raise
             if appended is None:
                 self._queue = batch[: len(batch) - len(drafts)]
@@ -143,13 +144,13 @@ class Recorder:
         """A writer was cancelled while its commit was under way; it carried others' drafts, too. Look what became of
         it.
         """
-        batch, before = self._unsure, self.last
+        batch = self._unsure
         session = await patiently(partial(self._log.load, self.ref), closing=self._closing)
         if session is None or session.epoch != self.lease.epoch or session.owner != self.lease.owner:
             raise self._lost()
         await patiently(self._read_on, closing=self._closing)
         self._unsure = ()
-        if self.last == before:
+        if self.last == self._last_before:
             self._queue = [*batch, *self._queue]
 
     async def append_with(self, commit: TheirCommit, draft: Draft) -> None:

@@ -95,6 +95,11 @@ class Replica:
         return not self.draining and len(self._turns) < self.tuning.turns_max
 
     @property
+    def hot(self) -> Hot:
+        """The hot tier that its turns publish to."""
+        return self._around.hot
+
+    @property
     def turns(self) -> int:
         """How many turns run here."""
         return len(self._turns)

@@ -3,7 +3,7 @@ directly.
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Sequence
 from datetime import timedelta
 from functools import partial
 
@@ -28,6 +28,7 @@ from dalsegno.runtime.replica import Replica, result_of
 from dalsegno.runtime.stream import Stream, open_stream
 
 READ_EVENTS = 1000
+HEALTH_SECONDS = 2.0
 
 
 class Health(msgspec.Struct, frozen=True):
@@ -164,17 +165,16 @@ class Service:
         return content
 
     async def health(self) -> Health:
-        """How this replica is, looked up now."""
-        tiers: dict[str, str] = {}
-        try:
-            await asyncio.wait_for(self._warm.members(), timeout=2.0)
-            tiers["warm"] = "ok"
-        except (DalsegnoError, TimeoutError) as error:
-            tiers["warm"] = str(error) or type(error).__name__
+        """How this replica is, looked up now: each tier is asked for something that is not there."""
+        nothing = Ref("health", "none")
+        tiers = {
+            "warm": await _state_of(self._warm.members()),
+            "hot": await _state_of(self._replica.hot.read(nothing)),
+            "cold": await _state_of(self._blobs.get(f"health/{'0' * 64}")),
+        }
         degraded = [name for name, state in tiers.items() if state != "ok"]
         ready = tiers["warm"] == "ok" and not self.draining
-        replica = self._replica
-        return Health(ready, self.draining, replica.member.id, replica.turns, tiers, degraded)
+        return Health(ready, self.draining, self._replica.member.id, self._replica.turns, tiers, degraded)
 
     async def _write(self, ref: Ref, decide: Decide[Session]) -> Session:
         decision = await self._warm.commit(ref, decide)
@@ -283,3 +283,12 @@ def _moved(event: Event, source: Ref, target: Ref, first: SessionCreated | None)
     if b'"artifact"' in data:
         data = data.replace(f"{source.id}.".encode(), f"{target.id}.".encode())
     return replace(event, data=data)
+
+
+async def _state_of(question: Awaitable[object]) -> str:
+    """`ok`, or what the tier said instead of an answer."""
+    try:
+        await asyncio.wait_for(question, timeout=HEALTH_SECONDS)
+    except (DalsegnoError, TimeoutError) as error:
+        return str(error) or type(error).__name__
+    return "ok"

@@ -89,7 +89,7 @@ async def run_turn(lease: Lease, session: Session, written: Sequence[Event], aro
         while True:
             end = await think(running, around)
             recorder.defer(await running.speaker.abandon())
-            seen = turn.seen if turn.seen != seen else None
+            seen = turn.seen if isinstance(end, TurnCompleted) and turn.seen != seen else None
             ended = await recorder.append([Draft(end, lease.turn)], then="take", seen=seen)
             if ended is not None:
                 return ended.lease

@@ -18,7 +18,6 @@ from dalsegno.stores.sqlite.file import PATIENCE_SECONDS, Gate, Sync, beside
 R = TypeVar("R")
 BATCH_MAX = 64
 WAITING_MAX = 10_000
-LOOKS = 50
 BUSY_PAUSE_SECONDS = 0.002
 FIRST_NUDGE_SECONDS = 0.001
 NUDGE_SECONDS = 0.00005
@@ -72,7 +71,6 @@ class Writer:
         self._away = False
         """The gate or the disk is being waited for; whatever is brought now waits for the next batch."""
         self._journey = 0
-        self._looked = 0
         self._alone = True
         self._closed = self._ended = False
         self._helper = Helper("dalsegno-sqlite-writer")
@@ -134,14 +132,8 @@ class Writer:
         if self._away or not self._waiting:
             return
         if self._gate.try_enter():
-            self._looked = 0
             self._inside()
-        elif self._looked < LOOKS and self._loop is not None:
-            self._looked += 1
-            self._round_comes = True
-            self._loop.call_soon(self._round)
         else:
-            self._looked = 0
             self._go_away(self._gate.enter, self._inside)
 
     def _inside(self) -> None:
