@@ -78,7 +78,7 @@ def judge(seen: Seen, log: Log, world: World) -> list[str]:
     """Everything that is wrong with a session; empty if nothing is."""
     return [
         f"{seen.session.id}: {violation}"
-        for check in (_numbered, _lost, _ended, _owned, _recorded, _streamed)
+        for check in (_numbered, _lost, _ended, _failed, _owned, _recorded, _streamed)
         for violation in check(seen, log)
     ] + [f"{seen.session.id}: {violation}" for said in seen.said for violation in _acted(said, log, world)]
 
@@ -116,6 +116,13 @@ def _ended(seen: Seen, log: Log) -> Iterator[str]:
         if event["type"] in TERMINAL:
             finished.add(turn)
     yield from (f"stuck: turn {turn} has no end" for turn in created - finished)
+
+
+def _failed(seen: Seen, log: Log) -> Iterator[str]:
+    """Only a turn that cost three replicas their lives may fail: nothing else in these tests is an error."""
+    for turn, event in ends(log).items():
+        if event["type"] != "turn.completed" and event["data"].get("error", {}).get("code") != "poisoned":
+            yield f"failed: {turn}: {event['type']} {event['data']}"
 
 
 def _owned(seen: Seen, log: Log) -> Iterator[str]:

@@ -9,7 +9,7 @@ from dalsegno.agents.tool import Crash, outside, tool
 from dalsegno.core.event import ItemDone
 from dalsegno.core.input import Approval, Cancel, Message, ToolResult
 from dalsegno.core.part import Thought, ToolCall, Usage
-from dalsegno.errors import Refused
+from dalsegno.errors import Refused, Unavailable
 from dalsegno.ports import Call
 from dalsegno.runtime.handle import Turn
 from dalsegno.runtime.replica import Tuning
@@ -478,3 +478,57 @@ async def test_undeclared_functions_need_a_declaration():
     """`Crash(policy="probe")` without a probe is refused when the tool is made, not after a crash."""
     with pytest.raises(Exception, match="probe"):
         tool("once", crash=Crash(policy="probe"))
+
+
+async def test_models_side_by_side_keep_their_texts_apart():
+    """One model is streamed, another that speaks meanwhile is recorded whole; steps of one name get a number each."""
+    turns: list[str] = []
+
+    def model(words: str):
+        async def speak(context):
+            for word in words.split():
+                yield f"{word} "
+                await asyncio.sleep(0)
+
+        return speak
+
+    async def work() -> str:
+        turns.append("x")
+        await asyncio.sleep(0)
+        return f"work {len(turns)}"
+
+    async def agent(turn: Turn) -> None:
+        one, two = await asyncio.gather(
+            turn.generate(model("one two three"), name="a"), turn.generate(model("uno due tre"), name="b")
+        )
+        assert (one.text, two.text) == ("one two three ", "uno due tre ")
+        assert sorted(await asyncio.gather(turn.step("w", work), turn.step("w", work))) == ["work 2", "work 2"]
+
+    async with fleet(agent) as world:
+        ref = await world.session()
+        receipt = await world.say(ref, "go")
+        turn = await world.end_of(ref, receipt)
+        assert (turn.status, turn.error) == ("completed", None)
+        done = await world.data(ref, "item.done")
+        assert sorted(data.step for data in done) == ["a#1", "b#1", "w#1", "w#2"]
+        assert [data.streamed for data in done[:2]].count(True) == 1
+
+
+async def test_an_interrupted_deletion_is_finished_by_the_next():
+    """A second DELETE removes what a failing tier had kept, and answers like any other after the first."""
+
+    async with fleet(echo) as world:
+        ref = await world.session()
+        await world.ask(ref, "hi")
+        failing = world.blobs.delete
+
+        async def fail(prefix: str) -> None:
+            raise Unavailable("gone", outcome="not_applied")
+
+        world.blobs.delete = fail
+        with pytest.raises(Unavailable):
+            await world.any.delete(ref)
+        world.blobs.delete = failing
+        with pytest.raises(Refused, match="not_found"):
+            await world.any.delete(ref)
+        assert await world.types(ref) == ["session.deleted"]

@@ -56,11 +56,19 @@ class Frame(msgspec.Struct, frozen=True):
 def closes(event: Event) -> bool:
     """Whether no step that was open before this event can still be open after it."""
     if event.type == "item.done":
-        return b'"streamed":true' in event.data
+        return _streamed(event) is not None
     if event.type == "turn.started":
         data = codec.decode(event)
         return isinstance(data, TurnStarted) and data.carried == 0
     return event.type in TERMINAL or event.type == "turn.waiting"
+
+
+def _streamed(event: Event) -> ItemDone | None:
+    """The content of an `item.done` whose deltas were counted in cursors; decoded only if it may be one."""
+    if b'"streamed":true' not in event.data:
+        return None
+    data = codec.decode(event)
+    return data if isinstance(data, ItemDone) and data.streamed else None
 
 
 class Composer:
@@ -78,8 +86,9 @@ class Composer:
     def durable(self, event: Event) -> Iterator[Frame]:
         """The frames for the next event of the log; the caller feeds them in `seq` order without a gap."""
         offset = self.cursor.offset
-        if event.type == "item.done" and b'"streamed":true' in event.data:
-            yield from self._finish(event)
+        finished = _streamed(event) if event.type == "item.done" else None
+        if finished is not None:
+            yield from self._finish(event, finished.item)
             return
         if event.type == "turn.started" or event.type in TERMINAL or event.type == "turn.waiting":
             offset = self._reopen(event)
@@ -111,29 +120,24 @@ class Composer:
     def _wanted(self, turn: int | None) -> bool:
         return self._turn is None or turn == self._turn
 
-    def _finish(self, event: Event) -> Iterator[Frame]:
+    def _finish(self, event: Event, item: JsonObject) -> Iterator[Frame]:
         """A streamed item is done: give the rest of its text, then the item, and take its units off the cursor."""
-        data = codec.decode(event)
-        assert isinstance(data, ItemDone)
-        units, have, seq = units_of(data.item), self.cursor.offset, self.cursor.seq
+        units, have, seq = units_of(item), self.cursor.offset, self.cursor.seq
         wanted = self._wanted(event.turn)
-        if not data.streamed:
-            units, have = 0, 0
-        elif 0 < have < units:
+        if 0 < have < units:
             self.cursor = Cursor(seq, units)
             if wanted:
                 rest = Piece(
                     base=seq,
                     at=have,
                     turn=event.turn or 0,
-                    item_id=str(data.item["id"]),
-                    field=FIELD_OF.get(str(data.item["type"]), "text"),
+                    item_id=str(item["id"]),
+                    field=FIELD_OF.get(str(item["type"]), "text"),
                     offset=have - 1,
-                    delta=text_of(data.item)[have - 1 :],
+                    delta=text_of(item)[have - 1 :],
                 )
                 yield Frame(self.cursor, rest)
-        if data.streamed:
-            self._opened = [(turn, item) for turn, item in self._opened if item != data.item["id"]]
+        self._opened = [(turn, name) for turn, name in self._opened if name != item["id"]]
         self.cursor = Cursor(event.seq, max(0, self.cursor.offset - units))
         if wanted:
             yield Frame(self.cursor, event)

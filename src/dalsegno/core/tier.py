@@ -5,6 +5,7 @@ import re
 
 import msgspec
 
+from dalsegno.core.item import OUTPUT
 from dalsegno.core.json import JsonObject
 
 INLINE_MAX_BYTES = 32 * 1024
@@ -51,3 +52,23 @@ def spill_output(session: str, item: JsonObject, *, inline_max: int = INLINE_MAX
     preview = text[:PREVIEW_CHARS] + f"\n[{len(text) - PREVIEW_CHARS} more characters in artifact {artifact}]"
     pointer: JsonObject = {"id": str(artifact), "bytes": len(payload), "characters": len(text)}
     return Spill(artifact, payload, {**item, "output": preview, "artifact": pointer})
+
+
+def pointer_of(item: JsonObject) -> Artifact | None:
+    """The artifact that an item's output was moved to."""
+    pointer = item.get("artifact")
+    return parse_artifact(str(pointer.get("id"))) if isinstance(pointer, dict) and item["type"] == OUTPUT else None
+
+
+def moved(item: JsonObject, target: str) -> JsonObject:
+    """The item as it stands in a fork, whose artifacts are its own; an item without a pointer as it is."""
+    artifact = pointer_of(item)
+    if artifact is None:
+        return item
+    own, pointer, output = Artifact(target, artifact.sha256), item["artifact"], str(item["output"])
+    head, tail = output[:PREVIEW_CHARS], output[PREVIEW_CHARS:].replace(str(artifact), str(own))
+    return {
+        **item,
+        "output": head + tail,
+        "artifact": {**pointer, "id": str(own)} if isinstance(pointer, dict) else None,
+    }

@@ -7,8 +7,10 @@ ends.
 
 import asyncio
 import copy
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterator, Sequence
+from contextlib import contextmanager
 from datetime import timedelta
+from itertools import count
 from typing import TypeVar
 
 import msgspec
@@ -17,7 +19,7 @@ from dalsegno.core import item as items
 from dalsegno.core.append import Draft
 from dalsegno.core.context import Context
 from dalsegno.core.event import ContextSummarized, ItemDone
-from dalsegno.core.json import Json, JsonObject
+from dalsegno.core.json import Json, JsonObject, clean_text
 from dalsegno.core.part import Part, Thought, ToolCall, Usage
 from dalsegno.core.step import StepRecord, step_key
 from dalsegno.core.tier import parse_artifact
@@ -61,12 +63,13 @@ class Turn:
         self.user = recorder.session.user
         self.metadata: JsonObject = copy.deepcopy(recorder.session.metadata)
         self.attempt = lease.attempt
+        self.epoch = lease.epoch
         self._recorder = recorder
         self._speaker = speaker
         self._tools = tools
         self._blobs = blobs
         self._draining = draining
-        self._ordinals: dict[str, int] = {}
+        self._numbers: dict[str, set[int]] = {}
         self.seen: int | None = None
         """The last event that the model was shown; None while no model was asked."""
 
@@ -90,14 +93,13 @@ class Turn:
         recorded and the error is yours; ask again, and readers see the new answer go on from the old one where they
         agree.
         """
-        record = await self._recorded(name)
-        self._tools.offer(tools)
-        if record is None:
-            context = self.context
-            parts = _parts(model(context))
-            made = await self._speaker.speak(parts, key=self._key(name), through=context.through)
-            record = StepRecord(made, context.through)
-        self._done(name)
+        with self._numbered(name) as key:
+            record = await self._recorded(key)
+            self._tools.offer(tools)
+            if record is None:
+                context = self.context
+                made = await self._speaker.speak(_parts(model(context)), key=key, through=context.through)
+                record = StepRecord(made, context.through)
         self.seen = record.through
         return Reply(record.items)
 
@@ -114,15 +116,13 @@ class Turn:
 
     async def call(self, tool: Tool, **arguments: Json) -> str:
         """Call a tool by your own decision; recorded, keyed and shown to the model as if it had asked."""
-        name = f"call:{tool.name}"
-        record = await self._recorded(name)
-        self._tools.offer((tool,))
-        if record is None:
-            made = await self._speaker.speak(
-                _one(ToolCall(tool.name, arguments)), key=self._key(name), through=self._recorder.head
-            )
-            record = StepRecord(made, self._recorder.head)
-        self._done(name)
+        with self._numbered(f"call:{tool.name}") as key:
+            record = await self._recorded(key)
+            self._tools.offer((tool,))
+            if record is None:
+                through = self._recorder.head
+                made = await self._speaker.speak(_one(ToolCall(tool.name, arguments)), key=key, through=through)
+                record = StepRecord(made, through)
         return (await self._tools.perform(record.items))[0]
 
     async def step(self, name: str, run: Callable[[], Awaitable[T]]) -> T:
@@ -130,50 +130,47 @@ class Turn:
 
         A crash while it runs means that it may run again: put effects into tools.
         """
-        record = await self._recorded(name)
-        if record is None:
-            result: Json = msgspec.to_builtins(await run())
-            item = items.step(name, result, item_id=self._speaker.new_id(items.STEP))
-            await self._recorder.append([self._draft(ItemDone(item, step=self._key(name)))])
-            record = StepRecord((item,), self._recorder.head)
-        self._done(name)
+        with self._numbered(name) as key:
+            record = await self._recorded(key)
+            if record is None:
+                result: Json = msgspec.to_builtins(await run())
+                item = items.step(name, result, item_id=self._speaker.new_id(items.STEP))
+                await self._recorder.append([self._draft(ItemDone(item, step=key))])
+                record = StepRecord((item,), self._recorder.head)
         return record.items[0]["output"]  # type: ignore[return-value]
 
     async def say(self, text: str) -> None:
         """Say a whole message, as one step."""
-        if await self._recorded("say") is None:
-            item = items.message(text, item_id=self._speaker.new_id(items.MESSAGE))
-            self._recorder.defer([self._draft(ItemDone(item, step=self._key("say")))])
-        self._done("say")
+        with self._numbered("say") as key:
+            if await self._recorded(key) is None:
+                item = items.message(clean_text(text), item_id=self._speaker.new_id(items.MESSAGE))
+                self._recorder.defer([self._draft(ItemDone(item, step=key))])
 
     async def emit(self, name: str, data: Json = None) -> None:
         """Show readers an event of your own; models do not see it."""
-        if await self._recorded("emit") is None:
-            item = items.custom(name, data, item_id=self._speaker.new_id(items.EVENT))
-            await self._recorder.append([self._draft(ItemDone(item, step=self._key("emit")))])
-        self._done("emit")
+        with self._numbered("emit") as key:
+            if await self._recorded(key) is None:
+                item = items.custom(name, data, item_id=self._speaker.new_id(items.EVENT))
+                await self._recorder.append([self._draft(ItemDone(item, step=key))])
 
     async def ask(self, question: str, *, within: timedelta | None = None) -> str:
         """Ask a human and park until somebody sends a `tool_result` for the action; the answer.
 
         With `within`, the answer is an error text once that time has passed.
         """
-        self._ordinals["ask"] = ordinal = self._ordinals.get("ask", 0) + 1
-        self._boundary()
-        return await self._tools.ask(f"ask_{self.id[:8]}_{ordinal}", question, within=within)
+        with self._numbered("ask") as key:
+            self._boundary()
+            return await self._tools.ask(f"ask_{self.id[:8]}_{key[4:]}", question, within=within)
 
     async def summarize(self, text: str, *, through: int) -> None:
         """From here on show models `text` instead of the conversation up to event `through`, which must be past
         turns'.
         """
-        if await self._recorded("summarize") is None:
-            item: JsonObject = {
-                **items.user_message(text, item_id=self._speaker.new_id("message")),
-                "role": "developer",
-            }
-            data = ContextSummarized(min(through, self.past), item, self._key("summarize"))
-            await self._recorder.append([self._draft(data)])
-        self._done("summarize")
+        with self._numbered("summarize") as key:
+            if await self._recorded(key) is None:
+                note = items.user_message(clean_text(text), item_id=self._speaker.new_id(items.MESSAGE))
+                data = ContextSummarized(min(through, self.past), {**note, "role": "developer"}, key)
+                await self._recorder.append([self._draft(data)])
 
     @property
     def past(self) -> int:
@@ -190,10 +187,10 @@ class Turn:
             raise DalsegnoError(f"no artifact {artifact} in this session")
         return content
 
-    async def _recorded(self, name: str) -> StepRecord | None:
+    async def _recorded(self, key: str) -> StepRecord | None:
         self._boundary()
         await self._recorder.settle()
-        return self._recorder.journal.steps.get(self._key(name))
+        return self._recorder.journal.steps.get(key)
 
     def _boundary(self) -> None:
         """Between two steps: the place where a turn may be taken away."""
@@ -204,12 +201,17 @@ class Turn:
         if self._draining():
             raise HandedOver
 
-    def _key(self, name: str) -> str:
-        return step_key(name, self._ordinals.get(name, 0) + 1)
-
-    def _done(self, name: str) -> None:
-        """The step is on record. Only now is its ordinal used up, so that a failed one is tried under the same key."""
-        self._ordinals[name] = self._ordinals.get(name, 0) + 1
+    @contextmanager
+    def _numbered(self, name: str) -> Iterator[str]:
+        """The key of the next step of that name. One that fails gives its number back, and is tried again under it."""
+        taken = self._numbers.setdefault(name, set())
+        number = next(number for number in count(1) if number not in taken)
+        taken.add(number)
+        try:
+            yield step_key(name, number)
+        except BaseException:
+            taken.discard(number)
+            raise
 
     def _draft(self, data: ItemDone | ContextSummarized) -> Draft:
         return Draft(data, self._recorder.lease.turn)

@@ -9,15 +9,20 @@ from functools import partial
 
 import msgspec
 
-from dalsegno.core import codec
 from dalsegno.core.admit import Admission, Receipt
-from dalsegno.core.append import Decide, Decision, Draft, Known, Refusal, Write, record
+from dalsegno.core.append import Decide, Write
 from dalsegno.core.cursor import Cursor
-from dalsegno.core.event import TERMINAL, Event, Origin, SessionCreated, SessionDeleted, SessionUpdated, TurnCancelled
+from dalsegno.core.event import (
+    TERMINAL,
+    Event,
+    Origin,
+    SessionCreated,
+)
 from dalsegno.core.ids import turn_number
 from dalsegno.core.input import Input, key_for
 from dalsegno.core.json import JsonObject
-from dalsegno.core.session import Session, apply, replace
+from dalsegno.core.lifecycle import artifact_of, create, delete, moved_event, replay, update
+from dalsegno.core.session import Session
 from dalsegno.core.stream import Composer
 from dalsegno.core.tier import parse_artifact
 from dalsegno.core.turn import Turn
@@ -59,7 +64,7 @@ class Service:
     async def create(self, tenant: str, *, id: str | None, opening: SessionCreated) -> Session:
         """A new session. Raises `Refused("session_exists")` if the id is taken."""
         ref = Ref(tenant, id or self._ids.session())
-        return await self._write(ref, partial(_create, ref=ref, drafts=[Draft(opening)]))
+        return await self._write(ref, partial(create, ref=ref, opening=opening))
 
     async def get(self, ref: Ref) -> Session:
         """The session as it is now."""
@@ -74,13 +79,20 @@ class Service:
 
     async def update(self, ref: Ref, metadata: JsonObject, *, head: int | None) -> Session:
         """Replace the metadata; with `head`, only if that is still the session's last event."""
-        return await self._write(ref, partial(_update, metadata=metadata, head=head))
+        return await self._write(ref, partial(update, metadata=metadata, head=head))
 
     async def delete(self, ref: Ref) -> None:
-        """End the session for good: its turns are fenced off, its events, keys and artifacts removed."""
-        await self._write(ref, _delete)
-        await self._warm.erase(ref)
-        await self._blobs.delete(f"{ref.tenant}/{ref.id}/")
+        """End the session for good: its turns are fenced off, its events, keys and artifacts removed.
+
+        A repeated request finishes what an interrupted one left, and says `not_found` like all others.
+        """
+        try:
+            await self._write(ref, delete)
+        finally:
+            session = await self._warm.load(ref)
+            if session is not None and session.deleted:
+                await self._warm.erase(ref)
+                await self._blobs.delete(f"{ref.tenant}/{ref.id}/")
 
     async def fork(self, ref: Ref, *, at: int | None) -> Session:
         """A new session that begins with this one's log up to event `at`; turns that are open there are cancelled."""
@@ -92,14 +104,14 @@ class Service:
         fork = Ref(ref.tenant, self._ids.session())
         await self._copy_artifacts(ref, fork, events)
         first = SessionCreated(parent.agent, parent.user, parent.metadata, Origin(ref.id, upto))
-        moved = [_moved(event, ref, fork, first if event.seq == 1 else None) for event in events]
-        return await self._write(fork, partial(_replay, ref=fork, events=moved, by="fork"))
+        moved = [moved_event(event, fork, first if event.seq == 1 else None) for event in events]
+        return await self._write(fork, partial(replay, ref=fork, events=moved, by="fork"))
 
     async def restore(self, tenant: str, events: Sequence[Event], *, id: str | None = None) -> Session:
         """A session from an export. Turns that were open in it are cancelled: their replica is elsewhere."""
         ref = Ref(tenant, id or self._ids.session())
         try:
-            return await self._write(ref, partial(_replay, ref=ref, events=events, by="import"))
+            return await self._write(ref, partial(replay, ref=ref, events=events, by="import"))
         except Unreadable as error:
             raise Refused("invalid_request", f"not an export of a session: {error}") from error
 
@@ -225,64 +237,13 @@ class Service:
             after = events[-1].seq
 
     async def _copy_artifacts(self, source: Ref, target: Ref, events: Sequence[Event]) -> None:
-        mark = f'"{source.id}.'.encode()
         for event in events:
-            for tail in event.data.split(mark)[1:]:
-                name = tail[:64].decode("ascii", "replace")
-                content = await self._blobs.get(f"{source.tenant}/{source.id}/{name}")
-                if content is not None:
-                    await self._blobs.put(f"{target.tenant}/{target.id}/{name}", content)
-
-
-def _create(
-    session: Session | None, known: Known | None, now: int, *, ref: Ref, drafts: Sequence[Draft]
-) -> Decision[Session]:
-    if session is not None:
-        return Refusal("session_exists", "a session of this id exists, or existed")
-    made, events = record(Session(id=ref.id, tenant=ref.tenant), drafts, now)
-    return Write(made, events, made)
-
-
-def _update(
-    session: Session | None, known: Known | None, now: int, *, metadata: JsonObject, head: int | None
-) -> Decision[Session]:
-    if session is None or session.deleted:
-        return Refusal("not_found", "no such session")
-    if head is not None and head != session.head:
-        return Refusal("version_mismatch", f"the session is at {session.head}")
-    made, events = record(session, [Draft(SessionUpdated(metadata))], now)
-    return Write(made, events, made)
-
-
-def _delete(session: Session | None, known: Known | None, now: int) -> Decision[Session]:
-    if session is None or session.deleted:
-        return Refusal("not_found", "no such session")
-    made, events = record(session, [Draft(SessionDeleted())], now)
-    made = replace(made, owner=None, epoch=made.epoch + 1)
-    return Write(made, events, made)
-
-
-def _replay(
-    session: Session | None, known: Known | None, now: int, *, ref: Ref, events: Sequence[Event], by: str
-) -> Decision[Session]:
-    """Write events that another session had, and end the turns that are open after them."""
-    if session is not None:
-        return Refusal("session_exists", "a session of this id exists, or existed")
-    made = Session(id=ref.id, tenant=ref.tenant)
-    for event in events:
-        codec.number_of(event.type)
-        made = apply(made, event, codec.decode(event))
-    cancelled = [Draft(TurnCancelled(by=by), turn.first) for turn in made.open]
-    made, ended = record(made, cancelled, now)
-    return Write(made, (*events, *ended), made)
-
-
-def _moved(event: Event, source: Ref, target: Ref, first: SessionCreated | None) -> Event:
-    """The event as it stands in the fork: its artifacts are the fork's own."""
-    data = codec.encode(first) if first is not None else event.data
-    if b'"artifact"' in data:
-        data = data.replace(f"{source.id}.".encode(), f"{target.id}.".encode())
-    return replace(event, data=data)
+            artifact = artifact_of(event)
+            if artifact is not None:
+                content = await self._blobs.get(f"{source.tenant}/{source.id}/{artifact.sha256}")
+                if content is None:
+                    raise Unreadable(f"artifact {artifact} is missing")
+                await self._blobs.put(f"{target.tenant}/{target.id}/{artifact.sha256}", content)
 
 
 async def _state_of(question: Awaitable[object]) -> str:

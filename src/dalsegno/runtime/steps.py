@@ -1,6 +1,6 @@
 """A model's step: what it says goes out as it comes and into the log once it is whole."""
 
-from collections.abc import AsyncGenerator, Callable, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from contextlib import aclosing
 
 from dalsegno.core import item as items
@@ -11,11 +11,13 @@ from dalsegno.core.generation import Diverged, Generation
 from dalsegno.core.ids import item_id
 from dalsegno.core.json import JsonObject, clean_text
 from dalsegno.core.part import Part, Thought, ToolCall, Usage, add_usage
+from dalsegno.core.step import StepRecord
 from dalsegno.core.stream import Piece
 from dalsegno.runtime.publisher import Publisher
 from dalsegno.runtime.recorder import Recorder
 
 Intent = Callable[[JsonObject], ToolIntent]
+Publish = Callable[[Generation, tuple[Piece, ...] | Diverged], Awaitable[None]]
 
 
 class Speaker:
@@ -28,6 +30,7 @@ class Speaker:
         self.usage: dict[str, JsonObject | None] = {}
         """What the model calls of this attempt cost, by step; those on record before are in the journal."""
         self._open: Generation | None = None
+        self._speaking = False
         self._count = 0
         self._turn = recorder.turn
 
@@ -41,12 +44,27 @@ class Speaker:
         self._open = Generation(turn=self._recorder.lease.turn, base=base, carried=pieces)
 
     async def speak(self, parts: AsyncGenerator[Part], *, key: str, through: int) -> tuple[JsonObject, ...]:
-        """Carry one model call through: publish, then record its items and intents in one commit."""
-        generation = self._open
-        if generation is None:
-            generation = self._open = Generation(turn=self._recorder.lease.turn, base=self._recorder.head)
-        else:
+        """Carry one model call through: publish, then record its items and intents in one commit.
+
+        One call at a time is streamed; what others say meanwhile is recorded whole, when they are done.
+        """
+        if self._speaking:
+            generation, publish = self._generation(), _keep
+            return await self._listen(parts, generation, publish, StepRecord((), through), key=key)
+        self._speaking = True
+        try:
+            generation = self._open = self._open or self._generation()
             generation.retry()
+            return await self._listen(parts, generation, self._publish, StepRecord((), through), key=key)
+        finally:
+            self._speaking = False
+
+    def _generation(self) -> Generation:
+        return Generation(turn=self._recorder.lease.turn, base=self._recorder.head)
+
+    async def _listen(
+        self, parts: AsyncGenerator[Part], generation: Generation, publish: Publish, step: StepRecord, *, key: str
+    ) -> tuple[JsonObject, ...]:
         usage: JsonObject | None = None
         last, ids = "", set(self._recorder.journal.calls)
         async with aclosing(parts):
@@ -56,16 +74,16 @@ class Speaker:
                     continue
                 kind, text = _text_of(part)
                 if kind != last or kind == items.CALL:
-                    await self._publish(generation, generation.open(self._new(kind, part, ids)))
+                    await publish(generation, generation.open(self._new(kind, part, ids)))
                     last = kind
                 if text:
-                    await self._publish(generation, generation.text(text))
+                    await publish(generation, generation.text(text))
         made = generation.finish()
         if isinstance(made, Diverged):
-            await self._publish(generation, made)
+            await publish(generation, made)
             made = generation.finish()
             assert not isinstance(made, Diverged)
-        await self._record(made, key=key, through=through, usage=usage)
+        await self._record(StepRecord(made, step.through, usage), generation, key=key)
         return made
 
     async def abandon(self) -> list[Draft]:
@@ -77,7 +95,6 @@ class Speaker:
     async def _publish(self, generation: Generation, pieces: tuple[Piece, ...] | Diverged) -> None:
         if isinstance(pieces, Diverged):
             await self._publisher.close()
-            # a cancel that arrives with the append must not close these items a second time
             self._open = None
             await self._recorder.append(self._incomplete(pieces.items))
             self._open = generation
@@ -87,24 +104,25 @@ class Speaker:
     def _incomplete(self, closed: Sequence[JsonObject]) -> list[Draft]:
         return [Draft(ItemDone(item, streamed=True), self._recorder.lease.turn) for item in closed]
 
-    async def _record(self, made: Sequence[JsonObject], *, key: str, through: int, usage: JsonObject | None) -> None:
-        turn = self._recorder.lease.turn
-        drafts = [Draft(ItemDone(item, step=key, streamed=True), turn) for item in made[1:]]
-        if made:
-            first = ItemDone(made[0], step=key, streamed=True, through=through, usage=usage)
-            drafts.insert(0, Draft(first, turn))
-        calls = [item for item in made if item["type"] == items.CALL]
+    async def _record(self, step: StepRecord, generation: Generation, *, key: str) -> None:
+        turn, streamed = self._recorder.lease.turn, generation is self._open
+        made = step.items or (items.step(key, None, item_id=self.new_id(items.STEP)),)
+        streamed = streamed and bool(step.items)
+        first = ItemDone(made[0], step=key, streamed=streamed, through=step.through, usage=step.usage)
+        drafts = [Draft(first, turn)]
+        drafts += [Draft(ItemDone(item, step=key, streamed=streamed), turn) for item in made[1:]]
+        calls = [item for item in step.items if item["type"] == items.CALL]
         drafts += [Draft(self._intent(call), turn) for call in calls]
-        if not made:
-            nothing = items.step(key, None, item_id=self.new_id(items.STEP))
-            drafts = [Draft(ItemDone(nothing, step=key, usage=usage, through=through), turn)]
-        self._open = None
-        self.usage[key] = usage
+        if generation is self._open:
+            # a cancel that arrives with the append must not close these items a second time
+            self._open = None
+        self.usage[key] = step.usage
         if calls:
             await self._recorder.append(drafts)
         else:
             self._recorder.defer(drafts)
-        await self._publisher.close()
+        if streamed:
+            await self._publisher.close()
 
     def _new(self, kind: str, part: Part, ids: set[str]) -> JsonObject:
         item_id = self.new_id(kind)
@@ -126,3 +144,7 @@ def _text_of(part: str | Thought | ToolCall) -> tuple[str, str]:
         return items.REASONING, clean_text(part.text)
     arguments = part.arguments if isinstance(part.arguments, str) else json.dumps(part.arguments).decode()
     return items.CALL, clean_text(arguments)
+
+
+async def _keep(generation: Generation, pieces: tuple[Piece, ...] | Diverged) -> None:
+    """Nobody is shown what is said beside the open step, until it is on record."""

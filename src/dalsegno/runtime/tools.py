@@ -211,7 +211,8 @@ class ToolBox:
         item = items.output(call_id, clean_text(outcome.text), item_id=name, status=outcome.status)
         spill = spill_output(lease.session, item)
         if spill is not None:
-            await self._blobs.put(f"{lease.tenant}/{lease.session}/{spill.artifact.sha256}", spill.payload)
+            name = f"{lease.tenant}/{lease.session}/{spill.artifact.sha256}"
+            await patiently(partial(self._blobs.put, name, spill.payload), closing=self._closing)
             item = spill.item
         intent = self._recorder.journal.intents[call_id][1]
         remember = intent.dedupe is not None and outcome.status == "completed"

@@ -61,7 +61,7 @@ class Served:
         self.ready: list[Ready] = []
         self.starts = 0
         self._folder = folder
-        self._environment = environment
+        self.environment = environment
         self._process: Process | None = None
         self._reading: asyncio.Task[None] | None = None
         self._news = asyncio.Event()
@@ -108,7 +108,7 @@ class Served:
                 stdout=PIPE,
                 stderr=log,
                 cwd=self._folder,
-                env=None if self._environment is None else dict(self._environment),
+                env=None if self.environment is None else dict(self.environment),
                 start_new_session=True,
             )
         self._reading = asyncio.create_task(self._read(self._process), name=f"stdout of {self.name}")

@@ -184,17 +184,15 @@ def _prepare_patiently(path: Path, product: str) -> None:
 def _migrate(connection: sqlite3.Connection, product: str) -> None:
     sql = sqlfile.statements(product)
     connection.execute("BEGIN IMMEDIATE")
-    connection.execute(sql["version_table"])
-    version, readable_by = connection.execute(sql["version_read"]).fetchone()
-    if (readable_by or 0) > SCHEMA_KNOWN:
-        connection.execute("ROLLBACK")
+    ((found,),) = connection.execute(sql["version_find"]).fetchall()
+    version, readable_by = connection.execute(sql["version_read"]).fetchone() if found else (0, 0)
+    if readable_by > SCHEMA_KNOWN:
         raise ConfigError(f"the database has schema {version}, newer than this Dalsegno, which knows {SCHEMA_KNOWN}")
     for number, script in sqlfile.migrations(product):
-        if number > (version or 0):
+        if number > version:
             # `executescript` would commit first; statements one by one stay inside the transaction.
             for statement in _split(script):
                 connection.execute(statement)
-            connection.execute(sql["version_write"], (number, number))
     connection.execute("COMMIT")
 
 

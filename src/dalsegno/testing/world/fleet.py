@@ -109,7 +109,7 @@ class Host:
         self.replica = Replica(member, {"default": stage.agent}, warm=log, hot=hot, blobs=blobs, tuning=TUNING)
         self.service = Service(self.replica, warm=log, blobs=blobs, ids=_Ids())
         weather.note("boot", incarnation)
-        self._spawn(self._start(process, self.replica))
+        self._spawn(self._start(self.replica))
 
     def kill(self, process: Process, *, notice: str = "told") -> None:
         """SIGKILL. With the notice `told` the operating system releases what it held; otherwise the host is gone."""
@@ -179,11 +179,13 @@ class Host:
     def _spawn(self, work: Any) -> "asyncio.Task[Any]":
         return self.tiers.loop.create_task(work, context=self.process.context.copy())
 
-    async def _start(self, process: Process, replica: Replica) -> None:
-        try:
-            await replica.start()
-        except Unavailable:
-            self.kill(process)
+    async def _start(self, replica: Replica) -> None:
+        """A replica that cannot join yet is started again and again, as a supervisor would."""
+        while True:
+            try:
+                return await replica.start()
+            except Unavailable:
+                await asyncio.sleep(0.2)
 
     async def _beat(self, renew: Callable[[], None], every: timedelta) -> None:
         process = here()

@@ -50,6 +50,20 @@ class _Timer(asyncio.TimerHandle):
     process: Process | None
 
 
+class _Task(asyncio.Task[T]):
+    """A task whose place in a set does not depend on its address: asyncio keeps tasks in sets and goes through them."""
+
+    def __init__(self, coro: Any, *, loop: "WorldLoop", **options: Any) -> None:
+        self._number = loop.number()
+        super().__init__(coro, loop=loop, **options)
+
+    def __hash__(self) -> int:
+        return self._number
+
+    def __eq__(self, other: object) -> bool:
+        return self is other
+
+
 class WorldLoop(asyncio.AbstractEventLoop):
     """The loop of one world. `errors` are what nobody else has caught."""
 
@@ -87,7 +101,7 @@ class WorldLoop(asyncio.AbstractEventLoop):
         self, coro: Coroutine[Any, Any, T] | Generator[Any, None, T], **options: Any
     ) -> "asyncio.Task[T]":
         """A task of the process that creates it, or of `context`'s. Held on to: the dead do not clean up."""
-        task: asyncio.Task[T] = asyncio.Task(coro, loop=self, **options)  # type: ignore[arg-type]
+        task: asyncio.Task[T] = _Task(coro, loop=self, **options)
         if len(self._tasks) >= self._tasks_bound:
             self._tasks = [other for other in self._tasks if not other.done()]
             self._tasks_bound = 256 + 2 * len(self._tasks)
@@ -119,8 +133,7 @@ class WorldLoop(asyncio.AbstractEventLoop):
         when = max(when, self._now) + self.chance.random() * LATE_SECONDS
         timer = _Timer(when, callback, args, self, context)
         timer.process = context.get(PROCESS)
-        self._count += 1
-        heapq.heappush(self._timers, (when, self._count, timer))
+        heapq.heappush(self._timers, (when, self.number(), timer))
         return timer
 
     def _timer_handle_cancelled(self, handle: asyncio.TimerHandle) -> None:
@@ -131,6 +144,11 @@ class WorldLoop(asyncio.AbstractEventLoop):
             self.errors.append(context)
 
     # ---------------------------------------------------------------------------------------------------- the world's
+
+    def number(self) -> int:
+        """One more than ever before."""
+        self._count += 1
+        return self._count
 
     def run_until_complete(self, future: Any) -> Any:
         """Run until `future` is done. Raises `Deadlock`."""

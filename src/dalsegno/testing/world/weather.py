@@ -16,7 +16,7 @@ CALLS = {
     "blobs": ("put",),
 }
 WRITTEN = (
-    *("session.created", "turn.created", "turn.input", "turn.started", "item.done", "tool.intent"),
+    *("turn.created", "turn.input", "turn.started", "item.done", "tool.intent"),
     *("turn.waiting", "turn.completed", "turn.failed", "turn.cancelled", "nothing"),
 )
 CRASH_POINTS = frozenset(

@@ -74,7 +74,11 @@ class World:
             poison = Script(f"p{number}", (("keyed",), ("poison",)), words=3) if chance.random() < 0.06 else None
             self.people.append(Person(town, ref, messages=chance.randint(1, 4), first=poison))
         others = [asyncio.ensure_future(work) for person in self.people for work in (person.decide(), person.read())]
-        await asyncio.gather(trouble.run(), *(person.talk() for person in self.people))
+        try:
+            async with asyncio.timeout(QUIET_SECONDS):
+                await asyncio.gather(trouble.run(), *(person.talk() for person in self.people))
+        except TimeoutError:
+            self.watch.breaks("somebody is not served for a minute, although most of the world works most of the time")
         await trouble.heal()
         town.hurry = True
         await asyncio.gather(*(self._still_serves(person) for person in self.people))

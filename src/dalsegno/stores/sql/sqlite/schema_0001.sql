@@ -20,10 +20,8 @@ CREATE TABLE dalsegno_session (
 );
 
 -- Claims read what they take, not the backlog: the free ones by waiting time, the held ones by holder.
-CREATE INDEX dalsegno_session_free ON dalsegno_session (ready_at, since)
-WHERE owner IS NULL AND ready_at IS NOT NULL;
-
-CREATE INDEX dalsegno_session_held ON dalsegno_session (owner) WHERE owner IS NOT NULL;
+CREATE INDEX dalsegno_session_open ON dalsegno_session (owner, ready_at, since)
+WHERE owner IS NOT NULL OR ready_at IS NOT NULL;
 
 -- One B-tree for everything: id = n << 32 | seq, so that a session's tail is one range.
 -- `kind`: number of the event's type + 256 * (version of its data - 1). `crc`: CRC-32 of the body, as a signed number.
@@ -56,3 +54,6 @@ CREATE TABLE dalsegno_replica (
     expires INTEGER NOT NULL,
     ttl INTEGER NOT NULL
 ) WITHOUT ROWID;
+
+-- The version is a view, since a table would take a page. `readable_by`: the oldest version whose code may use the file.
+CREATE VIEW dalsegno_schema AS SELECT 1 AS version, 1 AS readable_by;

@@ -1,1 +1,1 @@
-SELECT max(version), max(readable_by) FROM dalsegno_schema
+SELECT version, readable_by FROM dalsegno_schema

@@ -1,1 +1,0 @@
-INSERT INTO dalsegno_schema (version, readable_by) VALUES (?, ?)
