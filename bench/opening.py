@@ -9,12 +9,11 @@ import time
 from pathlib import Path
 
 from bench.report import Figure
-from bench.workload import bench
+from bench.workload import EVENTS_PER_TURN, bench
 from dalsegno.ports import Query, Ref
 from dalsegno.runtime.contexts import Contexts
 from dalsegno.stores import open_warm
 
-EVENTS_PER_TURN = 7
 SESSIONS = {1_000: (40, 25.0), 100_000: (2, 50.0)}
 """Length of the log in events → how many such sessions, and the bar in ms."""
 PROCESSES = 10

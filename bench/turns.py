@@ -41,6 +41,7 @@ async def _one_session() -> list[Figure]:
                     seconds.append(time.perf_counter() - begin)
                     if turn + 1 in (100, 500):
                         sizes[turn + 1] = _size(directory / "bench.db") / (turn + 1)
+                await world.check(ref, turns=TURNS)
             ours.append(seconds)
             rows = raw.rows_of(directory / "bench.db", turns=50)
             theirs.append(raw.one_session(directory / "raw.db", rows, turns=TURNS))
@@ -71,6 +72,8 @@ async def _many_sessions() -> list[Figure]:
                 begin = time.perf_counter()
                 await asyncio.gather(*map(session, refs))
                 ours.append(MANY * MANY_TURNS / (time.perf_counter() - begin))
+                for ref in refs:
+                    await world.check(ref, turns=MANY_TURNS)
             rows = raw.rows_of(directory / "bench.db", turns=MANY_TURNS - 2)
             theirs.append(await raw.many_sessions(directory / "raw.db", rows, sessions=MANY, turns=MANY_TURNS))
     value, limit = statistics.median(ours), statistics.median(theirs)

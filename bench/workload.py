@@ -25,6 +25,7 @@ from dalsegno.runtime.service import Service
 from dalsegno.stores import open_cold, open_hot, open_warm
 
 MESSAGE_BYTES, RESULT_BYTES, ANSWER_BYTES = 200, 2048, 600
+EVENTS_PER_TURN = 7
 CONTENT_BYTES = MESSAGE_BYTES + RESULT_BYTES + ANSWER_BYTES + 60
 """What a turn holds of content: the three texts, and the call's name, arguments and id."""
 
@@ -83,10 +84,19 @@ class Bench:
 
     async def turn(self, ref: Ref) -> None:
         """One turn, from the message to its end."""
-        await self.service.admit(ref, Message(text(MESSAGE_BYTES)), key=uuid.uuid4().hex)
+        await self.service.admit(ref, Message(text(MESSAGE_BYTES)), key=f"{random.getrandbits(128):032x}")
         running = self.replica.running(ref)
         if running is not None:
             await running
+
+    async def check(self, ref: Ref, *, turns: int) -> None:
+        """Every turn completed, in as many events as it should: a failed turn is quick, and would flatter us."""
+        session = await self.service.get(ref)
+        expected = 1 + EVENTS_PER_TURN * turns
+        notes = (session.head - expected) if session.summary else 0
+        assert session.head - notes == expected, f"{session.head} events after {turns} turns"
+        last = await self.service.events(ref, after=session.head - 1, limit=1)
+        assert last[0].type == "turn.completed", last
 
 
 @asynccontextmanager

@@ -17,7 +17,7 @@ from tests.acceptance import hostile
 from tests.acceptance.conftest import Serving
 from tests.acceptance.crowd import STUBBORN
 from tests.acceptance.hostile import Shot, nasty
-from tests.acceptance.sizes import RELEASE, seconds, size
+from tests.acceptance.sizes import seconds, size
 from tests.acceptance.verdict import ends, log_of
 
 pytestmark = [pytest.mark.timeout(seconds(180))]
@@ -59,7 +59,7 @@ async def test_hostile_requests_break_nothing(serving: Serving):
             wrong += altered(await log_of(session), accepted.pop(session.id, []))
         assert replica.pid == pid and replica.alive and replica.starts == 1
     print(f"{count} shots: {dict(sorted(statuses.items()))}, {len(wrong)} wrong")
-    assert wrong == []
+    assert wrong == [], "\n".join(wrong)
     assert "Traceback" not in replica.text(), "an input was an error of ours"
     assert statuses[202] > count // 20 and statuses[400] > count // 5 and len(statuses) >= 8
 
@@ -201,9 +201,9 @@ async def test_the_openapi_document_is_kept(serving: Serving):
     async with serving(replicas=1) as fleet:
         arguments = [
             *(sys.executable, "-m", "schemathesis.cli", "run", f"{fleet.urls[0]}/openapi.json"),
-            *("--checks", "not_a_server_error", "--max-examples", str(size(15, 300)), "--seed", str(SEED)),
+            *("--checks", "not_a_server_error", "--max-examples", str(size(25, 500)), "--seed", str(SEED)),
             *("--request-timeout", "5", "--header", "Accept:application/json", "--phases", "examples,coverage,fuzzing"),
-            *("--suppress-health-check", "all", "--max-time", "3600" if RELEASE else "40"),
+            *("--suppress-health-check", "all", "--no-color"),
         ]
         process = await asyncio.create_subprocess_exec(*arguments, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
         said, _ = await process.communicate()

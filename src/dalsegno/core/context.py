@@ -30,11 +30,11 @@ class Context(msgspec.Struct, frozen=True):
 
 
 class _Head(msgspec.Struct):
-    """As much of an item as its place depends on."""
+    """As much of an item as its place depends on. A client's items may hold anything under these names."""
 
     type: str
-    status: str = ""
-    call_id: str = ""
+    status: object = ""
+    call_id: object = ""
 
 
 class _Done(msgspec.Struct):
@@ -184,9 +184,9 @@ def _place(turn: _Turn, item: bytes, step: str | None) -> None:
             return
     turn.items.append(item)
     if head.type == CALL:
-        turn.waiting[head.call_id], turn.step = None, step
+        turn.waiting[str(head.call_id)], turn.step = None, step
     elif head.type == OUTPUT:
-        turn.waiting.pop(head.call_id, None)
+        turn.waiting.pop(str(head.call_id), None)
         if not turn.waiting:
             held, turn.held = turn.held, []
             for later in held:

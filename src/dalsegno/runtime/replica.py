@@ -25,7 +25,7 @@ from dalsegno.runtime.duty import Duty
 from dalsegno.runtime.hub import Hub
 from dalsegno.runtime.patience import patiently
 from dalsegno.runtime.recorder import Tiers
-from dalsegno.runtime.turn import CONTEXT_LIMIT_BYTES, Surroundings, run_turn
+from dalsegno.runtime.turn import CONTEXT_LIMIT_BYTES, ERROR_CHARS, Surroundings, run_turn
 
 log = logging.getLogger("dalsegno.replica")
 
@@ -185,8 +185,10 @@ class Replica:
                 held = await run_turn(lease, session, written, self._around)
             except LeaseLost:
                 return
-            except Unreadable as error:
-                log.error("session %s cannot be read; its turn fails", ref.id, exc_info=error)
+            except Unavailable:
+                raise
+            except Exception as error:  # a turn that cannot be run must end: it would be picked up again for ever
+                log.error("a turn of session %s cannot be run; it fails", ref.id, exc_info=error)
                 await self._give_up(lease, error)
                 return
             if held is not None:
@@ -198,9 +200,10 @@ class Replica:
             raise Unreadable(f"session {ref.id} vanished")
         return session
 
-    async def _give_up(self, lease: Lease, error: Unreadable) -> None:
+    async def _give_up(self, lease: Lease, error: Exception) -> None:
         """End a turn whose log cannot be understood: an error that everybody sees, never a shorter history (P9)."""
-        failed = Draft(TurnFailed(TurnError("unreadable", str(error))), lease.turn)
+        code = "unreadable" if isinstance(error, Unreadable) else "internal"
+        failed = Draft(TurnFailed(TurnError(code, f"{type(error).__name__}: {error}"[:ERROR_CHARS])), lease.turn)
         decide = partial(_fail, lease=lease, draft=failed)
         await self._warm.commit(Ref(lease.tenant, lease.session), decide)
 
