@@ -20,7 +20,7 @@ from dalsegno.core.json import canonical
 from dalsegno.core.part import Part
 from tests.acceptance import ledger
 
-ALPHABET = "aé€😀\n\u2028\"\\"
+ALPHABET = 'aé€😀\n\u2028"\\'
 TOOL_SECONDS = 0.01
 
 
@@ -98,7 +98,13 @@ def _model(turn: Turn, script: dict[str, Any], number: int) -> Any:
         shown = ledger.digest(canonical(list(context.items)))
         label = f"{script['id']}/{number}"
         ledger.write(
-            "model", session=turn.session, turn=turn.id, label=label, shown=shown, at_event=context.through, attempt=turn.attempt
+            "model",
+            session=turn.session,
+            turn=turn.id,
+            label=label,
+            shown=shown,
+            at_event=context.through,
+            attempt=turn.attempt,
         )
         for word in words(script, number):
             yield word

@@ -9,40 +9,191 @@ import random
 import struct
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 FRAGMENTS = (
-    "\0", "\x01\x1b[31m", "\r\n\r\nevent: turn.completed\nid: 999\ndata: {}\n\n", "\u2028\u2029", "\ufeff", "\ufffe\uffff",
-    "a\u0301\u0302\u0303", "\u202eright to left", "👩‍👩‍👧‍👦", "\U0010ffff", "𝄋", "ﷺ", "\x7f\x80\x9f", "\\u0000", "{{7*7}}${7*7}",
-    "'; DROP TABLE sessions; --", "<script>alert(1)</script>", "../../etc/passwd", "%s%n%x", "\t\v\f ", "İı", "ß", "\u00ad",
-    '"\\"', "\u3000", "true", "null", "𐏿", "\ue000",
-)  # fmt: skip
+    "\0",
+    "\x01\x1b[31m",
+    "\r\n\r\nevent: turn.completed\nid: 999\ndata: {}\n\n",
+    "\u2028\u2029",
+    "\ufeff",
+    "\ufffe\uffff",
+    "a\u0301\u0302\u0303",
+    "\u202eright to left",
+    "👩‍👩‍👧‍👦",
+    "\U0010ffff",
+    "𝄋",
+    "ﷺ",
+    "\x7f\x80\x9f",
+    "\\u0000",
+    "{{7*7}}${7*7}",
+    "'; DROP TABLE sessions; --",
+    "<script>alert(1)</script>",
+    "../../etc/passwd",
+    "%s%n%x",
+    "\t\v\f ",
+    "İı",
+    "ß",
+    "\u00ad",
+    '"\\"',
+    "\u3000",
+    "true",
+    "null",
+    "𐏿",
+    "\ue000",
+)
 NUMBERS = (
-    "NaN", "Infinity", "-Infinity", "1e999", "-1e999", "1" * 5000, "-0", "1e-999", "0x10", "01", "1.", ".5", "+1", "9007199254740993",
-    "123456789012345678901234567890", "1E400", "1e308", "--1", "1_000", "९", "1180591620717411303424", "-10000000000000000000000",
-)  # fmt: skip
-METHODS = ("TRACE", "OPTIONS", "HEAD", "PUT", "DELETE", "BREW", "get", "PATCH", "POST", "CONNECT", "A" * 300, "G\x00T", "PROPFIND")
+    "NaN",
+    "Infinity",
+    "-Infinity",
+    "1e999",
+    "-1e999",
+    "1" * 5000,
+    "-0",
+    "1e-999",
+    "0x10",
+    "01",
+    "1.",
+    ".5",
+    "+1",
+    "9007199254740993",
+    "123456789012345678901234567890",
+    "1E400",
+    "1e308",
+    "--1",
+    "1_000",
+    "९",
+    "1180591620717411303424",
+    "-10000000000000000000000",
+)
+METHODS = (
+    "TRACE",
+    "OPTIONS",
+    "HEAD",
+    "PUT",
+    "DELETE",
+    "BREW",
+    "get",
+    "PATCH",
+    "POST",
+    "CONNECT",
+    "A" * 300,
+    "G\x00T",
+    "PROPFIND",
+)
 CURSORS = (
-    "-1", "1e9", "1.0", "1.01", "99999999999999999999", "", " ", "١٢", "%00", "1.1.1", "0.0", "NaN", "1;drop", "9999999999",
-    "0.99999999999", "17.240", "+1", "0x1", "1%0a2", "\u00e9", "4294967296", "18446744073709551616", "1.999999999999",
-)  # fmt: skip
+    "-1",
+    "1e9",
+    "1.0",
+    "1.01",
+    "99999999999999999999",
+    "",
+    " ",
+    "١٢",
+    "%00",
+    "1.1.1",
+    "0.0",
+    "NaN",
+    "1;drop",
+    "9999999999",
+    "0.99999999999",
+    "17.240",
+    "+1",
+    "0x1",
+    "1%0a2",
+    "\u00e9",
+    "4294967296",
+    "18446744073709551616",
+    "1.999999999999",
+)
 IDS = (
-    "../../etc/passwd", "%2e%2e%2f", "%00", "x" * 10_000, "%F0%9F%98%80", "*", "{s}", "$ne", "", "00000000-0000-0000-0000-000000000000",
-    "null", "default", "a:b", "%ff", "%", "%zz", "....//", "0198F0C2-7D1E-7C3A-9B52-5F0D4F6F1A2B", "0198f0c27d1e7c3a9b525f0d4f6f1a2b",
-    "' OR 1=1 --".replace(" ", "%20"), "\xff\xfe", "-1",
-)  # fmt: skip
+    "../../etc/passwd",
+    "%2e%2e%2f",
+    "%00",
+    "x" * 10_000,
+    "%F0%9F%98%80",
+    "*",
+    "{s}",
+    "$ne",
+    "",
+    "00000000-0000-0000-0000-000000000000",
+    "null",
+    "default",
+    "a:b",
+    "%ff",
+    "%",
+    "%zz",
+    "....//",
+    "0198F0C2-7D1E-7C3A-9B52-5F0D4F6F1A2B",
+    "0198f0c27d1e7c3a9b525f0d4f6f1a2b",
+    "' OR 1=1 --".replace(" ", "%20"),
+    "\xff\xfe",
+    "-1",
+)
 HEADERS = (
-    ("Content-Type", "text/plain"), ("Content-Type", "application/json; charset=utf-16"), ("Content-Type", "\xff"),
-    ("Content-Encoding", "gzip"), ("Content-Encoding", "br, gzip"), ("Transfer-Encoding", "gzip, chunked"), ("Expect", "100-continue"),
-    ("Expect", "miracles"), ("Accept", "text/event-stream"), ("Accept", "*/*;q=nan"), ("Accept", ",,,;;;==="), ("Accept", "x" * 5000),
-    ("Idempotency-Key", ""), ("Idempotency-Key", "k" * 256), ("Idempotency-Key", "\xe9\xff"), ("Idempotency-Key", "a\tb"),
-    ("Last-Event-ID", "-1"), ("Last-Event-ID", "99999999999"), ("Last-Event-ID", "\xff"), ("If-Match", "42"), ("If-Match", '"x"'),
-    ("If-Match", '"1", W/"2", *'), ("If-None-Match", '"1"'), ("If-None-Match", "*"), ("Range", "bytes=9-1,2-"), ("Host", ""),
-    ("Host", "evil.example"), ("X" * 2000, "y"), ("X-Big", "y" * 60_000), ("X-Huge", "y" * 90_000), ("Authorization", "Bearer " + "\xff" * 50),
-    ("Authorization", "Basic " + "=" * 50), ("X-Api-Key", "\x80"), ("Connection", "upgrade"), ("Upgrade", "h2c"), ("Content-Length", "-1"),
-    ("Content-Length", "99999999999999999999"), ("Content-Length", "1e3"), ("Origin", "https://evil.example"), ("Cookie", "a" * 4000),
-    ("Forwarded", "for=unknown"), ("X-Forwarded-Proto", "\x01"), ("X-HTTP-Method-Override", "DELETE"), ("Trailer", "Content-Length"),
-)  # fmt: skip
-TYPES = (None, True, False, 0, -1, 1.5, 10**20, "", "x", "\0", [], {}, [[]], {"": ""}, {"type": "message"}, ["message"])
+    ("Content-Type", "text/plain"),
+    ("Content-Type", "application/json; charset=utf-16"),
+    ("Content-Type", "\xff"),
+    ("Content-Encoding", "gzip"),
+    ("Content-Encoding", "br, gzip"),
+    ("Transfer-Encoding", "gzip, chunked"),
+    ("Expect", "100-continue"),
+    ("Expect", "miracles"),
+    ("Accept", "text/event-stream"),
+    ("Accept", "*/*;q=nan"),
+    ("Accept", ",,,;;;==="),
+    ("Accept", "x" * 5000),
+    ("Idempotency-Key", ""),
+    ("Idempotency-Key", "k" * 256),
+    ("Idempotency-Key", "\xe9\xff"),
+    ("Idempotency-Key", "a\tb"),
+    ("Last-Event-ID", "-1"),
+    ("Last-Event-ID", "99999999999"),
+    ("Last-Event-ID", "\xff"),
+    ("If-Match", "42"),
+    ("If-Match", '"x"'),
+    ("If-Match", '"1", W/"2", *'),
+    ("If-None-Match", '"1"'),
+    ("If-None-Match", "*"),
+    ("Range", "bytes=9-1,2-"),
+    ("Host", ""),
+    ("Host", "evil.example"),
+    ("X" * 2000, "y"),
+    ("X-Big", "y" * 60_000),
+    ("X-Huge", "y" * 90_000),
+    ("Authorization", "Bearer " + "\xff" * 50),
+    ("Authorization", "Basic " + "=" * 50),
+    ("X-Api-Key", "\x80"),
+    ("Connection", "upgrade"),
+    ("Upgrade", "h2c"),
+    ("Content-Length", "-1"),
+    ("Content-Length", "99999999999999999999"),
+    ("Content-Length", "1e3"),
+    ("Origin", "https://evil.example"),
+    ("Cookie", "a" * 4000),
+    ("Forwarded", "for=unknown"),
+    ("X-Forwarded-Proto", "\x01"),
+    ("X-HTTP-Method-Override", "DELETE"),
+    ("Trailer", "Content-Length"),
+)
+TYPES: tuple[Any, ...] = (
+    None,
+    True,
+    False,
+    0,
+    -1,
+    1.5,
+    10**20,
+    "",
+    "x",
+    "\0",
+    [],
+    {},
+    [[]],
+    {"": ""},
+    {"type": "message"},
+    ["message"],
+)
 
 
 @dataclass(frozen=True)
@@ -78,7 +229,9 @@ def nasty(chance: random.Random) -> str:
     parts = [
         chance.choice(FRAGMENTS)
         if chance.random() < 0.6
-        else "".join(chr(point) for point in (chance.randrange(1, 0x110000) for _ in range(8)) if not 0xD800 <= point < 0xE000)
+        else "".join(
+            chr(point) for point in (chance.randrange(1, 0x110000) for _ in range(8)) if not 0xD800 <= point < 0xE000
+        )
         for _ in range(chance.choice((1, 2, 5, 20)))
     ]
     return "".join(parts) * chance.choice((1, 1, 1, 200)) or "x"
@@ -96,21 +249,29 @@ def _message(chance: random.Random, session: str) -> Shot:
 
 def _items(chance: random.Random, session: str) -> Shot:
     text = nasty(chance)
-    item = {"type": "message", "role": "user", "content": [{"type": "input_text", "text": text}]}
+    item: dict[str, Any] = {"type": "message", "role": "user", "content": [{"type": "input_text", "text": text}]}
     for _ in range(chance.randint(0, 2)):
-        item[chance.choice(("id", "role", "type", "status", "content", "call_id", "output", "artifact", "arguments"))] = chance.choice(TYPES)  # type: ignore[assignment]
+        item[
+            chance.choice(("id", "role", "type", "status", "content", "call_id", "output", "artifact", "arguments"))
+        ] = chance.choice(TYPES)
     return Shot("items", request("POST", _inputs(session), json.dumps({"type": "message", "items": [item]}).encode()))
 
 
 def _surrogates(chance: random.Random, session: str) -> Shot:
     half = chance.choice(("\\ud800", "\\udfff", "\\udc00\\ud800", "\\ud83d", "\\uD83Dx"))
-    where = chance.choice(('{"type":"message","content":"a%sb"}', '{"type":"message","content":"x","%s":1}', '{"type":"%s"}'))
+    where = chance.choice(
+        ('{"type":"message","content":"a%sb"}', '{"type":"message","content":"x","%s":1}', '{"type":"%s"}')
+    )
     return Shot("surrogates", request("POST", _inputs(session), (where % half).encode()))
 
 
 def _bytes(chance: random.Random, session: str) -> Shot:
-    bad = chance.choice((b"\xff", b"\xc0\xaf", b"\xed\xa0\x80", b"\xf5\x80\x80\x80", b"\xe2\x82", b"\xef\xbb\xbf", chance.randbytes(40)))
-    body = chance.choice((b'{"type":"message","content":"' + bad + b'"}', bad + b'{"type":"message","content":"x"}', bad * 50))
+    bad = chance.choice(
+        (b"\xff", b"\xc0\xaf", b"\xed\xa0\x80", b"\xf5\x80\x80\x80", b"\xe2\x82", b"\xef\xbb\xbf", chance.randbytes(40))
+    )
+    body = chance.choice(
+        (b'{"type":"message","content":"' + bad + b'"}', bad + b'{"type":"message","content":"x"}', bad * 50)
+    )
     return Shot("bytes", request("POST", _inputs(session), body))
 
 
@@ -143,7 +304,21 @@ def _twice(chance: random.Random, session: str) -> Shot:
 
 
 def _types(chance: random.Random, session: str) -> Shot:
-    fields = ("type", "content", "items", "on_busy", "call_id", "decision", "reason", "output", "error", "turn", "key", "hide", "")
+    fields = (
+        "type",
+        "content",
+        "items",
+        "on_busy",
+        "call_id",
+        "decision",
+        "reason",
+        "output",
+        "error",
+        "turn",
+        "key",
+        "hide",
+        "",
+    )
     body = {name: chance.choice(TYPES) for name in chance.sample(fields, chance.randint(0, 5))}
     if chance.random() < 0.7:
         body["type"] = chance.choice(("message", "approval", "tool_result", "cancel"))
@@ -183,7 +358,12 @@ def _headers(chance: random.Random, session: str) -> Shot:
     if chance.random() < 0.2:
         chosen.append(chosen[0])
     way = chance.choice(
-        (("POST", _inputs(session)), ("GET", f"/v1/sessions/{session}/events"), ("GET", f"/v1/sessions/{session}"), ("PATCH", f"/v1/sessions/{session}"))
+        (
+            ("POST", _inputs(session)),
+            ("GET", f"/v1/sessions/{session}/events"),
+            ("GET", f"/v1/sessions/{session}"),
+            ("PATCH", f"/v1/sessions/{session}"),
+        )
     )
     body = {"POST": b'{"type":"message","content":"headed"}', "PATCH": b'{"metadata":{}}'}.get(way[0], b"")
     return Shot("headers", request(*way, body, *chosen), hangs_up=True)
@@ -193,41 +373,97 @@ def _paths(chance: random.Random, session: str) -> Shot:
     wrong, turn = chance.choice(IDS), chance.choice(IDS)
     target = chance.choice(
         (
-            f"/v1/sessions/{wrong}", f"/v1/sessions/{wrong}/events", f"/v1/sessions/{session}/turns/{turn}", f"/v1/artifacts/{wrong}",
-            f"/v1/sessions/{wrong}/inputs", f"/v1/sessions/{wrong}/items", f"//v1//sessions/{session}", f"/v1/sessions/{session}/", f"/{wrong}",
-            f"http://evil.example/v1/sessions/{session}", f"/v1/sessions/{session}/events/../../", "*", f"/v1/sessions/{session};a=b", "/openapi.json/x",
+            f"/v1/sessions/{wrong}",
+            f"/v1/sessions/{wrong}/events",
+            f"/v1/sessions/{session}/turns/{turn}",
+            f"/v1/artifacts/{wrong}",
+            f"/v1/sessions/{wrong}/inputs",
+            f"/v1/sessions/{wrong}/items",
+            f"//v1//sessions/{session}",
+            f"/v1/sessions/{session}/",
+            f"/{wrong}",
+            f"http://evil.example/v1/sessions/{session}",
+            f"/v1/sessions/{session}/events/../../",
+            "*",
+            f"/v1/sessions/{session};a=b",
+            "/openapi.json/x",
         )
-    )  # fmt: skip
+    )
     method = chance.choice(("GET", "GET", "POST", "PATCH"))
-    return Shot("paths", request(method, target, b'{"type":"message","content":"astray"}' if method == "POST" else b""), hangs_up=True)
+    return Shot(
+        "paths",
+        request(method, target, b'{"type":"message","content":"astray"}' if method == "POST" else b""),
+        hangs_up=True,
+    )
 
 
 def _cursors(chance: random.Random, session: str) -> Shot:
     cursor = chance.choice(CURSORS)
     accept = ("Accept", chance.choice(("application/json", "text/event-stream", "application/x-ndjson")))
-    query = chance.choice((f"after={cursor}", f"after={cursor}&turn=x", f"limit={cursor}", f"wait={cursor}", f"after={cursor}&limit={cursor}", f"status={cursor}"))
+    query = chance.choice(
+        (
+            f"after={cursor}",
+            f"after={cursor}&turn=x",
+            f"limit={cursor}",
+            f"wait={cursor}",
+            f"after={cursor}&limit={cursor}",
+            f"status={cursor}",
+        )
+    )
     place = chance.choice((f"{session}/events", f"{session}/items", f"{session}/turns/{session}", "", f"{session}"))
     target = f"/v1/sessions/{place}".rstrip("/") + f"?{query}"
     if chance.random() < 0.3:
-        return Shot("cursors", request("GET", f"/v1/sessions/{session}/events", b"", accept, ("Last-Event-ID", cursor)), hangs_up=True)
+        return Shot(
+            "cursors",
+            request("GET", f"/v1/sessions/{session}/events", b"", accept, ("Last-Event-ID", cursor)),
+            hangs_up=True,
+        )
     return Shot("cursors", request("GET", target, b"", accept), hangs_up=True)
 
 
 def _queries(chance: random.Random, session: str) -> Shot:
     query = chance.choice(
         (
-            "&".join(f"a{n}=1" for n in range(1000)), "%", "%zz=%zz", "metadata.=x", "metadata.a.b=%00", "metadata.%ff=1", "user=%ed%a0%80", "=",
-            "metadata.'%20OR%201=1--=x", "metadata.a\"b=1", "metadata.$[*]=1", "user=" + "x" * 5000, "&&&&", "after=" + session, "after=&limit=1000",
-            "limit=0", "limit=1001", "status=waiting&status=idle", "metadata." + "k" * 3000 + "=v", "\xe9=\xe9",
+            "&".join(f"a{n}=1" for n in range(1000)),
+            "%",
+            "%zz=%zz",
+            "metadata.=x",
+            "metadata.a.b=%00",
+            "metadata.%ff=1",
+            "user=%ed%a0%80",
+            "=",
+            "metadata.'%20OR%201=1--=x",
+            'metadata.a"b=1',
+            "metadata.$[*]=1",
+            "user=" + "x" * 5000,
+            "&&&&",
+            "after=" + session,
+            "after=&limit=1000",
+            "limit=0",
+            "limit=1001",
+            "status=waiting&status=idle",
+            "metadata." + "k" * 3000 + "=v",
+            "\xe9=\xe9",
         )
-    )  # fmt: skip
+    )
     return Shot("queries", request("GET", f"/v1/sessions?{query}"), hangs_up=True)
 
 
 def _methods(chance: random.Random, session: str) -> Shot:
     method = chance.choice(METHODS)
-    target = chance.choice((f"/v1/sessions/{session}", _inputs(session), "/v1/sessions", "/livez", "/metrics", f"/v1/sessions/{session}/fork"))
-    return Shot("methods", request(method, target), deletes=method == "DELETE" and target.endswith(session), hangs_up=True)
+    target = chance.choice(
+        (
+            f"/v1/sessions/{session}",
+            _inputs(session),
+            "/v1/sessions",
+            "/livez",
+            "/metrics",
+            f"/v1/sessions/{session}/fork",
+        )
+    )
+    return Shot(
+        "methods", request(method, target), deletes=method == "DELETE" and target.endswith(session), hangs_up=True
+    )
 
 
 def _fork(chance: random.Random, session: str) -> Shot:
@@ -237,11 +473,18 @@ def _fork(chance: random.Random, session: str) -> Shot:
 
 def _sockets(chance: random.Random, session: str) -> Shot:
     key = base64.b64encode(chance.randbytes(16)).decode()
-    headers = [("Connection", "Upgrade"), ("Upgrade", "websocket"), ("Sec-WebSocket-Version", "13"), ("Sec-WebSocket-Key", key)]
+    headers = [
+        ("Connection", "Upgrade"),
+        ("Upgrade", "websocket"),
+        ("Sec-WebSocket-Version", "13"),
+        ("Sec-WebSocket-Key", key),
+    ]
     if chance.random() < 0.2:
         place = chance.randrange(4)
         headers[place] = (headers[place][0], chance.choice(("", "99", "\xff", "x" * 500)))
-    target = f"/v1/sessions/{session}/events" + chance.choice(("", "?after=0", "?after=x", f"?after={chance.choice(CURSORS)}"))
+    target = f"/v1/sessions/{session}/events" + chance.choice(
+        ("", "?after=0", "?after=x", f"?after={chance.choice(CURSORS)}")
+    )
     frames = b"".join(_frame(chance) for _ in range(chance.randint(1, 6)))
     return Shot("websocket", request("GET", target, b"", *headers), frames=frames, hangs_up=True)
 
@@ -249,20 +492,59 @@ def _sockets(chance: random.Random, session: str) -> Shot:
 def _frame(chance: random.Random) -> bytes:
     payload = chance.choice(
         (
-            b'{"type":"message","content":"over a socket"}', b'{"key":"","type":"message","content":"x"}', b'{"key":1}', b"", b"\xff\xfe", b"[" * 5000,
-            b'{"type":"message","content":"\\ud800"}', b"null", b'{"type":"cancel"}', chance.randbytes(100), struct.pack("!H", chance.randrange(0, 65536)),
-            b'{"type":"approval","call_id":"x","decision":"approve"}', b"x" * 70_000, b'{"type":"message","content":"a","key":"' + b"k" * 300 + b'"}',
+            b'{"type":"message","content":"over a socket"}',
+            b'{"key":"","type":"message","content":"x"}',
+            b'{"key":1}',
+            b"",
+            b"\xff\xfe",
+            b"[" * 5000,
+            b'{"type":"message","content":"\\ud800"}',
+            b"null",
+            b'{"type":"cancel"}',
+            chance.randbytes(100),
+            struct.pack("!H", chance.randrange(0, 65536)),
+            b'{"type":"approval","call_id":"x","decision":"approve"}',
+            b"x" * 70_000,
+            b'{"type":"message","content":"a","key":"' + b"k" * 300 + b'"}',
         )
-    )  # fmt: skip
+    )
     first = chance.choice((0x81, 0x81, 0x81, 0x81, 0x82, 0x01, 0x80, 0x88, 0x89, 0x8A, 0x83, 0xF1, 0x8F))
     masked = 0x80 if chance.random() < 0.9 else 0
     size = len(payload)
-    length = bytes([masked | size]) if size < 126 else struct.pack("!BH", masked | 126, size) if size < 65536 else struct.pack("!BQ", masked | 127, size)
+    length = (
+        bytes([masked | size])
+        if size < 126
+        else struct.pack("!BH", masked | 126, size)
+        if size < 65536
+        else struct.pack("!BQ", masked | 127, size)
+    )
     mask = chance.randbytes(4)
-    return bytes([first]) + length + (mask + bytes(byte ^ mask[place % 4] for place, byte in enumerate(payload)) if masked else payload)
+    return (
+        bytes([first])
+        + length
+        + (mask + bytes(byte ^ mask[place % 4] for place, byte in enumerate(payload)) if masked else payload)
+    )
 
 
 KINDS: tuple[Callable[[random.Random, str], Shot], ...] = (
-    _message, _items, _surrogates, _bytes, _broken, _numbers, _deep, _twice, _types, _large, _framing, _headers, _paths, _cursors, _queries,
-    _methods, _fork, _sockets, _message, _types,
-)  # fmt: skip
+    _message,
+    _items,
+    _surrogates,
+    _bytes,
+    _broken,
+    _numbers,
+    _deep,
+    _twice,
+    _types,
+    _large,
+    _framing,
+    _headers,
+    _paths,
+    _cursors,
+    _queries,
+    _methods,
+    _fork,
+    _sockets,
+    _message,
+    _types,
+)

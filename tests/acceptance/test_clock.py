@@ -42,7 +42,9 @@ async def test_wrong_clocks_change_nothing(serving: Serving, ledger: Ledger, dat
     assert len(days) >= 2, "the clocks were wrong"
 
 
-@pytest.mark.skipif(shutil.which("faketime") is None, reason="faketime is not installed: the C library's clock stays right")
+@pytest.mark.skipif(
+    shutil.which("faketime") is None, reason="faketime is not installed: the C library's clock stays right"
+)
 async def test_a_wrong_clock_of_the_system_changes_nothing(serving: Serving, ledger: Ledger, database: Path):
     """The same with libfaketime, which moves the clock for SQLite, OpenSSL and everybody else in the process."""
     libraries = sorted(Path("/usr/lib").rglob("libfaketime.so.1"))

@@ -33,7 +33,9 @@ def room(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[tuple[Path,
     if request.param == "limit":
         yield folder, _limit, {"not_applied", "unknown"}
         return
-    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=8m", "none", folder], capture_output=True, check=False)
+    mounted = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=8m", "none", folder], capture_output=True, check=False
+    )
     if mounted.returncode != 0:
         pytest.skip(f"a small tmpfs cannot be mounted here: {mounted.stderr.decode().strip()}")
     try:
@@ -106,4 +108,3 @@ async def test_a_full_disk_refuses_and_loses_nothing(serving: Serving, room: tup
         await fleet["r1"].kill()
         await fleet["r1"].start()
         assert await log_of(session) == log
-

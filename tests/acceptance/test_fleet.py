@@ -1,6 +1,5 @@
 """What happens to a whole fleet: rolling restarts, a turn that kills whoever runs it, and everything down at once."""
 
-import asyncio
 import json
 import os
 import signal
@@ -42,15 +41,17 @@ async def test_a_rolling_restart_fails_no_request(serving: Serving, ledger: Ledg
                     leaves.append(time.monotonic() - began)
                     await replica.start()
                     await wait_until(lambda before=before: crowd.ended > before, description="work goes on", timeout=10)  # type: ignore[misc]
-        violations = []
+        violations = list[str]()
         async with Client(fleet.urls) as client:
             world = world_of(ledger, database)
             for seen in crowd.seen:
                 log = await log_of(client.session(seen.session.id))
                 violations += judge(seen, log, world)
         failed = [event for seen in crowd.seen for event in seen.events if event.type == "turn.failed"]
-    print(f"{len(codes)} replicas left, the slowest in {max(leaves):.2f} s; {crowd.ended} turns, "
-          f"{sum(seen.resumed for seen in crowd.seen)} streams resumed")
+    print(
+        f"{len(codes)} replicas left, the slowest in {max(leaves):.2f} s; {crowd.ended} turns, "
+        f"{sum(seen.resumed for seen in crowd.seen)} streams resumed"
+    )
     assert codes == [0] * 3 * cycles
     assert violations == [] and failed == []
     assert max(leaves) < DRAIN_SECONDS + 2
@@ -78,8 +79,8 @@ async def test_everything_acknowledged_goes_on_after_the_whole_fleet_died(
             await fleet.start()
             for seen in now:
                 for said in seen.said:
-                    turn = await seen.session.turn(said.receipt.turn, wait=timedelta(seconds=30))
-                    assert turn["status"] == "completed", turn
+                    end = await seen.session.turn(said.receipt.turn, wait=timedelta(seconds=30))
+                    assert end["status"] == "completed", end
             seen_by += now
         world = world_of(ledger, database)
         violations = [found for seen in seen_by for found in judge(seen, await log_of(seen.session), world)]

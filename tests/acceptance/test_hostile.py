@@ -49,7 +49,9 @@ async def test_hostile_requests_break_nothing(serving: Serving):
                 if shot.deletes and answers and answers[0][0] == 204:
                     sessions[number] = await client.sessions.create()
                 elif not await usable(sessions[number], place):
-                    wrong.append(f"shot {place} ({shot.kind}): session {sessions[number].id} is bricked by {shot.raw[:300]!r}")
+                    wrong.append(
+                        f"shot {place} ({shot.kind}): session {sessions[number].id} is bricked by {shot.raw[:300]!r}"
+                    )
                     sessions[number] = await client.sessions.create()
 
         async with asyncio.TaskGroup() as group:

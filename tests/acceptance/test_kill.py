@@ -3,6 +3,7 @@
 import asyncio
 import random
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -42,7 +43,7 @@ async def test_random_kills_lose_double_and_block_nothing(serving: Serving, ledg
             )
         world = world_of(ledger, database)
         async with Client(fleet.urls) as client:
-            violations, ended = [], []
+            violations, ended = list[str](), list[Any]()
             for seen in crowd.seen:
                 log = await log_of(client.session(seen.session.id))
                 violations += judge(seen, log, world)
@@ -50,8 +51,10 @@ async def test_random_kills_lose_double_and_block_nothing(serving: Serving, ledg
     poisoned = [end for end in ended if end["type"] == "turn.failed"]
     resumed = sum(seen.resumed for seen in crowd.seen)
     orphans = {line["turn"] for line in ledger.lines("model") if line["attempt"] > 1}
-    print(f"{kills} kills, {len(ended)} turns ({killed - before} while killing), {len(orphans)} taken over, "
-          f"{resumed} streams resumed, {len(poisoned)} poisoned, {len(violations)} violations")
+    print(
+        f"{kills} kills, {len(ended)} turns ({killed - before} while killing), {len(orphans)} taken over, "
+        f"{resumed} streams resumed, {len(poisoned)} poisoned, {len(violations)} violations"
+    )
     assert violations == []
     assert all(end["data"]["error"]["code"] == "poisoned" for end in poisoned)
     assert len(poisoned) <= len(ended) // 10, "turns are short: few of them can meet three kills"

@@ -13,7 +13,7 @@ from dalsegno.testing.proxy import Cut, FaultProxy
 from tests.acceptance.conftest import Serving
 from tests.acceptance.crowd import STUBBORN
 from tests.acceptance.sizes import seconds, size
-from tests.acceptance.verdict import Seen, Said, _streamed, log_of
+from tests.acceptance.verdict import Said, Seen, _streamed, log_of
 
 pytestmark = [pytest.mark.xdist_group("processes"), pytest.mark.timeout(seconds(120))]
 

@@ -50,8 +50,10 @@ async def test_a_killed_replica_s_turn_goes_on_at_once(serving: Serving, ledger:
             assert turn["status"] == "completed", turn
             await owner.start()
     p50, p99 = percentile(latencies, 0.5), percentile(latencies, 0.99)
-    print(f"{len(latencies)} take-overs: p50 {p50 * 1000:.0f} ms, p99 {p99 * 1000:.0f} ms, "
-          f"mean {statistics.mean(latencies) * 1000:.0f} ms")
+    print(
+        f"{len(latencies)} take-overs: p50 {p50 * 1000:.0f} ms, p99 {p99 * 1000:.0f} ms, "
+        f"mean {statistics.mean(latencies) * 1000:.0f} ms"
+    )
     assert p50 <= P50_SECONDS
     assert p99 <= P99_SECONDS
 

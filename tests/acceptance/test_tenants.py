@@ -26,33 +26,34 @@ async def test_another_tenant_learns_nothing(serving: Serving):
     """P11: "No request of one tenant can read, change or learn the existence of anything of another's." Whatever
     Mallory asks about Alice's session is answered, byte for byte, as for a session that never was.
     """
-    async with serving(replicas=1, DALSEGNO_API_KEYS=KEYS) as fleet:
-        async with Client(fleet.urls, api_key=ALICE) as client:
-            session = await client.sessions.create(metadata={"note": PRIVATE})
-            receipt = await session.send(SAID, key="k1")
-            assert (await session.turn(receipt.turn, wait=timedelta(seconds=10)))["status"] == "completed"
-            before = await session.export()
-            async with httpx2.AsyncClient(base_url=fleet.urls[0], headers={"authorization": f"Bearer {MALLORY}"}) as mallory:
-                for method, path, options in probes():
-                    theirs = await mallory.request(method, path.format(s=session.id, t=receipt.turn), **options)
-                    nobody = await mallory.request(method, path.format(s=NOBODY, t=receipt.turn), **options)
-                    assert theirs.status_code == nobody.status_code == 404, (method, path, theirs.text, nobody.text)
-                    assert (theirs.content, _plain(theirs)) == (nobody.content, _plain(nobody)), (method, path)
-                listed = await mallory.get("/v1/sessions", params={"limit": "1000"})
-                assert listed.json() == {"data": [], "next": None}
-                assert (await mallory.get("/v1/sessions", params={"after": session.id})).json()["data"] == []
-                # The same id and the same key are free for Mallory, and stay hers.
-                made = await mallory.post("/v1/sessions", json={"id": session.id})
-                assert made.status_code == 201 and made.json()["metadata"] == {}
-                own = await mallory.post(
-                    f"/v1/sessions/{session.id}/inputs",
-                    json={"type": "message", "content": "mine"},
-                    headers={"idempotency-key": "k1"},
-                )
-                assert own.status_code == 202 and own.json()["replayed"] is False
-                assert (await mallory.delete(f"/v1/sessions/{session.id}")).status_code == 204
-            assert await session.export() == before
-            assert await session.ask("still mine?") == "still mine?"
+    async with serving(replicas=1, DALSEGNO_API_KEYS=KEYS) as fleet, Client(fleet.urls, api_key=ALICE) as client:
+        session = await client.sessions.create(metadata={"note": PRIVATE})
+        receipt = await session.send(SAID, key="k1")
+        assert (await session.turn(receipt.turn, wait=timedelta(seconds=10)))["status"] == "completed"
+        before = await session.export()
+        async with httpx2.AsyncClient(
+            base_url=fleet.urls[0], headers={"authorization": f"Bearer {MALLORY}"}
+        ) as mallory:
+            for method, path, options in probes():
+                theirs = await mallory.request(method, path.format(s=session.id, t=receipt.turn), **options)
+                nobody = await mallory.request(method, path.format(s=NOBODY, t=receipt.turn), **options)
+                assert theirs.status_code == nobody.status_code == 404, (method, path, theirs.text, nobody.text)
+                assert (theirs.content, _plain(theirs)) == (nobody.content, _plain(nobody)), (method, path)
+            listed = await mallory.get("/v1/sessions", params={"limit": "1000"})
+            assert listed.json() == {"data": [], "next": None}
+            assert (await mallory.get("/v1/sessions", params={"after": session.id})).json()["data"] == []
+            # The same id and the same key are free for Mallory, and stay hers.
+            made = await mallory.post("/v1/sessions", json={"id": session.id})
+            assert made.status_code == 201 and made.json()["metadata"] == {}
+            own = await mallory.post(
+                f"/v1/sessions/{session.id}/inputs",
+                json={"type": "message", "content": "mine"},
+                headers={"idempotency-key": "k1"},
+            )
+            assert own.status_code == 202 and own.json()["replayed"] is False
+            assert (await mallory.delete(f"/v1/sessions/{session.id}")).status_code == 204
+        assert await session.export() == before
+        assert await session.ask("still mine?") == "still mine?"
 
 
 def probes() -> list[tuple[str, str, dict[str, Any]]]:
@@ -111,7 +112,9 @@ async def test_no_secret_is_written_down(serving: Serving):
             assert all(400 <= answer.status_code < 500 for answer in answers), [answer.text for answer in answers]
             # A client's own text may come back to it in an error; a key never does.
             assert not any(ALICE in answer.text or MALLORY in answer.text for answer in answers)
-            pages += [(await raw.get(path)).text for path in ("/metrics", "/health", "/livez", "/readyz", "/openapi.json")]
+            pages += [
+                (await raw.get(path)).text for path in ("/metrics", "/health", "/livez", "/readyz", "/openapi.json")
+            ]
         assert await fleet["r1"].leave() == 0
         logged = fleet.text()
     assert len(logged) > 100, "debug logging says something"

@@ -17,7 +17,7 @@ from dalsegno.client import TERMINAL, Event, Receipt, SessionHandle, text_of
 from tests.acceptance import agents
 from tests.acceptance.ledger import Ledger
 
-Log = Sequence[Mapping[str, Any]]
+Log = Sequence[dict[str, Any]]
 
 
 @dataclass
@@ -69,7 +69,7 @@ async def log_of(session: SessionHandle) -> Log:
     return [json.loads(line) for line in (await session.export()).splitlines()]
 
 
-def ends(log: Log) -> dict[str, Mapping[str, Any]]:
+def ends(log: Log) -> dict[str, dict[str, Any]]:
     """The end of each turn that has one."""
     return {str(event["turn"]): event for event in log if event["type"] in TERMINAL}
 
@@ -141,7 +141,7 @@ def _owned(seen: Seen, log: Log) -> Iterator[str]:
 def _recorded(seen: Seen, log: Log) -> Iterator[str]:
     """A completed turn says exactly what its script says, and every call has one result."""
     completed = {turn for turn, event in ends(log).items() if event["type"] == "turn.completed"}
-    items: dict[str, list[Mapping[str, Any]]] = defaultdict(list)
+    items: dict[str, list[dict[str, Any]]] = defaultdict(list)
     for event in log:
         if event["type"] == "item.done":
             items[event["turn"]].append(event["data"]["item"])

@@ -14,6 +14,7 @@ import msgspec
 import uvicorn
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
+from websockets.server import ServerProtocol
 
 from dalsegno.http.app import App
 from dalsegno.http.call import ABORT
@@ -131,9 +132,7 @@ class _Http(HttpToolsProtocol):
         super().on_headers_complete()
 
     def send_400_response(self, msg: str) -> None:
-        body = problem_bytes(problem("invalid_request", msg))
-        head = b"HTTP/1.1 400 Bad Request\r\ncontent-type: %b\r\ncontent-length: %d\r\nconnection: close\r\n\r\n"
-        self.transport.write(head % (MEDIA, len(body)) + body)
+        self.transport.write(_bad_request(msg))
         self.transport.close()
 
     def _expect_headers(self) -> None:
@@ -155,7 +154,20 @@ class _Socket(WebSocketsSansIOProtocol):
     """The app may cut the connection."""
 
     def handle_connect(self, event: Any) -> None:
+        answer = ServerProtocol().accept(event)
+        if answer.status_code != 101:
+            self.handshake_initiated = self.handshake_complete = self.close_sent = True
+            self.transport.write(_bad_request((answer.body or b"").decode("utf-8", "replace").strip()))
+            self.transport.close()
+            return
         super().handle_connect(event)
         scope: Any = getattr(self, "scope", None)
         if scope is not None:
             scope["extensions"][ABORT] = self.transport.abort
+
+
+def _bad_request(why: str) -> bytes:
+    """What is answered below the level of requests: a problem, as everywhere."""
+    body = problem_bytes(problem("invalid_request", why))
+    head = b"HTTP/1.1 400 Bad Request\r\ncontent-type: %b\r\ncontent-length: %d\r\nconnection: close\r\n\r\n"
+    return head % (MEDIA, len(body)) + body

@@ -71,7 +71,11 @@ class Conversation:
 
     async def _write(self, send: Send, body: bytes) -> None:
         self._seat.writing()
-        await send({"type": "websocket.send", "text": body.decode()})
+        try:
+            await send({"type": "websocket.send", "text": body.decode()})
+        except RuntimeError as error:
+            # the server has closed already, over a broken frame that followed the one that is being answered
+            raise ConnectionError("the socket is closed") from error
         self._seat.wrote()
 
     async def _leave(self, scope: Scope, receive: Receive, send: Send) -> None:

@@ -20,7 +20,7 @@ import signal
 import socket
 import sys
 from asyncio.subprocess import DEVNULL, PIPE, Process
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
@@ -257,7 +257,7 @@ async def supervised(
     replicas: int = 3,
     options: Sequence[str] = (),
     environment: Mapping[str, str] | None = None,
-):  # type: ignore[no-untyped-def]
+) -> AsyncIterator[Served]:
     """A supervisor and its replicas on one port. They leave in order at the end, or are killed with it."""
     arguments = (target, "--port", str(free_port()), "--replicas", str(replicas), *options)
     served = Served("supervisor", arguments, folder=folder, environment=environment)

@@ -32,6 +32,7 @@ class Stage:
         self.ledger = ledger
         self.watch = watch
         self.agent = FunctionAgent(self.run)
+        self.steps: dict[Turn, int] = {}
         self.tools = self._tools()
 
     # ------------------------------------------------------------------------------------------------- the agent
@@ -52,12 +53,15 @@ class Stage:
             await turn.perform(reply)
 
     async def _generate(self, turn: Turn, model: "_Model") -> Sequence[dict[str, Json]]:
-        for _ in range(3):
+        """One model step; a model that fails is asked again. `steps` counts them, to know the key of the next."""
+        while True:
             try:
-                return (await turn.generate(model, tools=self.tools)).calls
+                reply = await turn.generate(model, tools=self.tools)
             except Overheard:
                 await asyncio.sleep(0.01)
-        return (await turn.generate(model, tools=self.tools)).calls
+            else:
+                self.steps[turn] = self.steps.get(turn, 0) + 1
+                return reply.calls
 
     async def _before(self, turn: Turn, what: str) -> None:
         match what:
@@ -190,7 +194,7 @@ class _Model:
 
     async def __call__(self, context: Context) -> AsyncIterator[Part]:
         stage, turn, weather = self.stage, self.turn, self.stage.weather
-        stage.watch.model_asked(turn, turn._key("model"), context)
+        stage.watch.model_asked(turn, f"model#{stage.steps.get(turn, 0) + 1}", context)
         await stage._reach("model:before")
         await asyncio.sleep(0.01)
         fails = weather.strikes(here(), "model") == "model fails"

@@ -9,6 +9,7 @@ from collections import Counter
 
 import msgspec
 
+from dalsegno.core.event import TERMINAL
 from dalsegno.ports import Ref
 from dalsegno.testing.world.agent import Stage
 from dalsegno.testing.world.fleet import Host, Tiers
@@ -55,6 +56,7 @@ class World:
         self.watch = Watch(self.tiers.database, self.weather)
         self.stage = Stage(self.weather, self.ledger, self.watch)
         self.people: list[Person] = []
+        self._last: dict[Ref, int] = {}
 
     def run(self) -> Verdict:
         """Live through it, and judge."""
@@ -100,6 +102,8 @@ class World:
             return
         if receipt is None:
             self.watch.breaks(f"session {person.ref.id} refused its last message")
+        else:
+            self._last[person.ref] = receipt.turn
 
     async def _quiet(self, hosts: list[Host]) -> None:
         """Virtual time passes until nothing runs; it must come to rest by itself."""
@@ -122,6 +126,10 @@ class World:
     def _verdict(self) -> Verdict:
         for error in self.loop.errors:
             self.watch.breaks(f"nobody caught: {error.get('message')}: {error.get('exception')!r}")
+        for ref, turn in self._last.items():
+            ends = [event.type for event in self.watch.log(ref) if event.turn == turn and event.type in TERMINAL]
+            if ends != ["turn.completed"]:
+                self.watch.breaks(f"session {ref.id}: its last turn was to complete and ended in {ends}")
         broken = list(broken_promises(self.town, self.watch, self.ledger))
         logs = [event.type for ref in self.tiers.database.rows for event in self.watch.log(ref)]
         digest = hashlib.blake2b(digest_size=16)
