@@ -293,7 +293,7 @@ def _numbers(chance: random.Random, session: str) -> Shot:
 def _deep(chance: random.Random, session: str) -> Shot:
     depth = chance.choice((10, 63, 64, 65, 1000, 100_000))
     core = chance.choice(("[" * depth + "]" * depth, '{"a":' * depth + "1" + "}" * depth, "[" * depth))
-    body = chance.choice((core, '{"metadata":{"a":%s}}' % core, '{"type":"message","items":[%s]}' % core))
+    body = chance.choice((core, '{"metadata":{"a":' + core + "}}", '{"type":"message","items":[' + core + "]}"))
     target = chance.choice((_inputs(session), "/v1/sessions"))
     return Shot("depth", request("POST", target, body.encode()))
 

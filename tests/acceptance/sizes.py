@@ -1,6 +1,7 @@
 """How much is enough: the two columns of the table of figures. `DALSEGNO_RELEASE=1` asks for the right one."""
 
 import os
+import sys
 
 RELEASE = os.environ.get("DALSEGNO_RELEASE", "") not in ("", "0")
 
@@ -19,3 +20,8 @@ def percentile(values: list[float], share: float) -> float:
     """The value that this share of all values does not exceed."""
     ordered = sorted(values)
     return ordered[min(len(ordered) - 1, int(share * len(ordered)))]
+
+
+def publish(figures: str) -> None:
+    """Say what was measured: shown by `pytest -rP`, and when the test fails."""
+    sys.stdout.write(f"{figures}\n")

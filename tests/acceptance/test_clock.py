@@ -10,7 +10,7 @@ from dalsegno.testing.fleet import Fleet, Served
 from tests.acceptance.conftest import Serving
 from tests.acceptance.crowd import STUBBORN, Crowd
 from tests.acceptance.ledger import Ledger
-from tests.acceptance.sizes import seconds
+from tests.acceptance.sizes import publish, seconds
 from tests.acceptance.verdict import judge, log_of, world_of
 from tests.support import wait_until
 
@@ -37,7 +37,7 @@ async def test_wrong_clocks_change_nothing(serving: Serving, ledger: Ledger, dat
         for replica, shifts in zip(fleet, SHIFTS, strict=True):
             await again(replica, shifts)
         violations, days = await judged(fleet, ledger, database)
-    print(f"{len(days)} different dates in the logs, {len(violations)} violations")
+    publish(f"{len(days)} different dates in the logs, {len(violations)} violations")
     assert violations == []
     assert len(days) >= 2, "the clocks were wrong"
 

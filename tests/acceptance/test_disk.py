@@ -16,7 +16,7 @@ from dalsegno.client import TERMINAL, Client
 from dalsegno.testing.fleet import Fleet
 from tests.acceptance.conftest import Serving
 from tests.acceptance.crowd import STUBBORN
-from tests.acceptance.sizes import seconds
+from tests.acceptance.sizes import publish, seconds
 from tests.acceptance.verdict import log_of
 
 pytestmark = [pytest.mark.timeout(seconds(90)), pytest.mark.skipif(sys.platform != "linux", reason="needs Linux")]
@@ -104,7 +104,7 @@ async def test_a_full_disk_refuses_and_loses_nothing(serving: Serving, room: tup
         ends = [event["type"] for event in log if event["type"] in TERMINAL]
         assert len(ends) == len(said)
         assert fleet["r1"].starts == 1 and fleet["r1"].alive
-        print(f"{len(kept)} messages kept, {len(refused)} refused with {refused[0]['detail']!r}")
+        publish(f"{len(kept)} messages kept, {len(refused)} refused with {refused[0]['detail']!r}")
         await fleet["r1"].kill()
         await fleet["r1"].start()
         assert await log_of(session) == log

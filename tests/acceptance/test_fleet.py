@@ -15,7 +15,7 @@ from dalsegno.testing.fleet import supervised
 from tests.acceptance.conftest import TARGET, Serving
 from tests.acceptance.crowd import STUBBORN, Crowd
 from tests.acceptance.ledger import Ledger
-from tests.acceptance.sizes import seconds, size
+from tests.acceptance.sizes import publish, seconds, size
 from tests.acceptance.verdict import Said, Seen, judge, log_of, world_of
 from tests.support import wait_until
 
@@ -48,7 +48,7 @@ async def test_a_rolling_restart_fails_no_request(serving: Serving, ledger: Ledg
                 log = await log_of(client.session(seen.session.id))
                 violations += judge(seen, log, world)
         failed = [event for seen in crowd.seen for event in seen.events if event.type == "turn.failed"]
-    print(
+    publish(
         f"{len(codes)} replicas left, the slowest in {max(leaves):.2f} s; {crowd.ended} turns, "
         f"{sum(seen.resumed for seen in crowd.seen)} streams resumed"
     )
@@ -85,7 +85,9 @@ async def test_everything_acknowledged_goes_on_after_the_whole_fleet_died(
         world = world_of(ledger, database)
         violations = [found for seen in seen_by for found in judge(seen, await log_of(seen.session), world)]
     taken = {line["turn"] for line in ledger.lines("model") if line["attempt"] > 1}
-    print(f"{rounds} times all replicas were killed, {len(taken)} turns were taken over, {len(violations)} violations")
+    publish(
+        f"{rounds} times all replicas were killed, {len(taken)} turns were taken over, {len(violations)} violations"
+    )
     assert violations == []
     assert len(taken) >= rounds
 
@@ -115,7 +117,7 @@ async def test_a_turn_that_kills_three_replicas_fails_and_harms_nobody(
             await fleet.until_ready(6)
             pids = {ready.pid for ready in fleet.ready}
             alive = [pid for pid in pids if _lives(pid)]
-            print(f"the turns beside it: {dict(ends)}; {len(pids)} processes, {len(alive)} alive")
+            publish(f"the turns beside it: {dict(ends)}; {len(pids)} processes, {len(alive)} alive")
             assert ends == {"completed": BYSTANDERS}
             assert len(alive) == 3 and len(pids) == 6
         assert await fleet.leave() == 0

@@ -17,7 +17,7 @@ from tests.acceptance import hostile
 from tests.acceptance.conftest import Serving
 from tests.acceptance.crowd import STUBBORN
 from tests.acceptance.hostile import Shot, nasty
-from tests.acceptance.sizes import seconds, size
+from tests.acceptance.sizes import publish, seconds, size
 from tests.acceptance.verdict import ends, log_of
 
 pytestmark = [pytest.mark.timeout(seconds(180))]
@@ -60,7 +60,7 @@ async def test_hostile_requests_break_nothing(serving: Serving):
         for session in sessions:
             wrong += altered(await log_of(session), accepted.pop(session.id, []))
         assert replica.pid == pid and replica.alive and replica.starts == 1
-    print(f"{count} shots: {dict(sorted(statuses.items()))}, {len(wrong)} wrong")
+    publish(f"{count} shots: {dict(sorted(statuses.items()))}, {len(wrong)} wrong")
     assert wrong == [], "\n".join(wrong)
     assert "Traceback" not in replica.text(), "an input was an error of ours"
     assert statuses[202] > count // 20 and statuses[400] > count // 5 and len(statuses) >= 8
@@ -169,7 +169,7 @@ async def test_a_damaged_export_is_refused_or_harmless(serving: Serving):
             taken += 1
             assert await usable(copy, taken)
         assert fleet["r1"].alive and fleet["r1"].starts == 1
-    print(f"{taken} damaged exports were taken, {sum(refused.values())} refused: {dict(refused)}")
+    publish(f"{taken} damaged exports were taken, {sum(refused.values())} refused: {dict(refused)}")
     assert refused
 
 
@@ -210,6 +210,6 @@ async def test_the_openapi_document_is_kept(serving: Serving):
         process = await asyncio.create_subprocess_exec(*arguments, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
         said, _ = await process.communicate()
         report = said.decode("utf-8", "replace")
-        print(report[-1500:])
+        publish(report[-1500:])
         assert process.returncode == 0, report
         assert fleet["r1"].alive and fleet["r1"].starts == 1

@@ -12,7 +12,7 @@ from dalsegno.testing.fleet import Fleet, Served
 from tests.acceptance.conftest import Serving
 from tests.acceptance.crowd import Crowd
 from tests.acceptance.ledger import Ledger
-from tests.acceptance.sizes import seconds, size
+from tests.acceptance.sizes import publish, seconds, size
 from tests.acceptance.verdict import World, ends, judge, log_of, world_of
 from tests.support import wait_until
 
@@ -51,7 +51,7 @@ async def test_random_kills_lose_double_and_block_nothing(serving: Serving, ledg
     poisoned = [end for end in ended if end["type"] == "turn.failed"]
     resumed = sum(seen.resumed for seen in crowd.seen)
     orphans = {line["turn"] for line in ledger.lines("model") if line["attempt"] > 1}
-    print(
+    publish(
         f"{kills} kills, {len(ended)} turns ({killed - before} while killing), {len(orphans)} taken over, "
         f"{resumed} streams resumed, {len(poisoned)} poisoned, {len(violations)} violations"
     )

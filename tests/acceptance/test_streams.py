@@ -12,7 +12,7 @@ from dalsegno.client import TERMINAL, Client, Retry, Transcript
 from dalsegno.testing.proxy import Cut, FaultProxy
 from tests.acceptance.conftest import Serving
 from tests.acceptance.crowd import STUBBORN
-from tests.acceptance.sizes import seconds, size
+from tests.acceptance.sizes import publish, seconds, size
 from tests.acceptance.verdict import Said, Seen, _streamed, log_of
 
 pytestmark = [pytest.mark.xdist_group("processes"), pytest.mark.timeout(seconds(120))]
@@ -64,6 +64,6 @@ async def test_a_stream_cut_at_any_byte_goes_on_elsewhere(serving: Serving):
         async with asyncio.TaskGroup() as group:
             for number in range(readers):
                 group.create_task(follow(number))
-    print(f"{made} cuts in {readers} streams, over {len(served)} replicas, {len(violations)} violations")
+    publish(f"{made} cuts in {readers} streams, over {len(served)} replicas, {len(violations)} violations")
     assert violations == []
     assert made >= cuts and len(served) == 3

@@ -5,6 +5,8 @@ import json
 import statistics
 from collections.abc import Mapping
 from datetime import timedelta
+from functools import partial
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -14,7 +16,7 @@ from dalsegno.testing.fleet import Fleet, Served
 from tests.acceptance.conftest import Serving
 from tests.acceptance.crowd import STUBBORN
 from tests.acceptance.ledger import Ledger
-from tests.acceptance.sizes import percentile, seconds, size
+from tests.acceptance.sizes import percentile, publish, seconds, size
 from tests.acceptance.verdict import Said, Seen, judge, log_of, world_of
 from tests.support import wait_until
 
@@ -50,7 +52,7 @@ async def test_a_killed_replica_s_turn_goes_on_at_once(serving: Serving, ledger:
             assert turn["status"] == "completed", turn
             await owner.start()
     p50, p99 = percentile(latencies, 0.5), percentile(latencies, 0.99)
-    print(
+    publish(
         f"{len(latencies)} take-overs: p50 {p50 * 1000:.0f} ms, p99 {p99 * 1000:.0f} ms, "
         f"mean {statistics.mean(latencies) * 1000:.0f} ms"
     )
@@ -58,7 +60,7 @@ async def test_a_killed_replica_s_turn_goes_on_at_once(serving: Serving, ledger:
     assert p99 <= P99_SECONDS
 
 
-async def test_a_stopped_replica_cannot_write_when_it_wakes(serving: Serving, ledger: Ledger, database):
+async def test_a_stopped_replica_cannot_write_when_it_wakes(serving: Serving, ledger: Ledger, database: Path):
     """P4: "A replica that lost its lease, however long it was paused and whatever its clock says, cannot append to a
     turn, end it, or publish to its stream." And it serves again once it is awake.
     """
@@ -74,10 +76,7 @@ async def test_a_stopped_replica_cannot_write_when_it_wakes(serving: Serving, le
             others = Client([url for url, replica in zip(fleet.urls, fleet, strict=True) if replica is not zombie])
             async with others:
                 await wait_until(
-                    lambda label=script["id"]: any(  # type: ignore[misc]
-                        line["pid"] != zombie.pid and line["label"].startswith(f"{label}/")
-                        for line in ledger.lines("model")
-                    ),
+                    partial(taken_over, ledger, script, zombie.pid),
                     description="another replica has taken over",
                     timeout=15,
                 )
@@ -94,7 +93,7 @@ async def test_a_stopped_replica_cannot_write_when_it_wakes(serving: Serving, le
     # What a zombie does before it hears that it is one is not written: models may be asked twice.
     violations = [found for found in violations if "asked again" not in found]
     fenced = sum(event["type"] == "turn.started" and event["data"]["attempt"] > 1 for log in logs for event in log)
-    print(f"{pauses} pauses, {fenced} take-overs, {len(stale)} stale writes, {len(violations)} violations")
+    publish(f"{pauses} pauses, {fenced} take-overs, {len(stale)} stale writes, {len(violations)} violations")
     assert stale == [] and violations == []
     assert fenced >= pauses
 
@@ -109,6 +108,11 @@ async def running(fleet: Fleet, ledger: Ledger, script: Script, *, step: int = 0
     assert owner is not None
     await asyncio.sleep(0.05)  # into the middle of the step, which takes several times as long
     return owner, line
+
+
+def taken_over(ledger: Ledger, script: Script, pid: int) -> bool:
+    """Whether another process than that one asks the model for a step of the script."""
+    return any(line["pid"] != pid and line["label"].startswith(f"{script['id']}/") for line in ledger.lines("model"))
 
 
 def written_by_the_stopped(log: Any, pid: int) -> list[str]:

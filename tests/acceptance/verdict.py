@@ -183,7 +183,7 @@ def _streamed(seen: Seen, log: Log) -> Iterator[str]:
 
 
 def _acted(said: Said, log: Log, world: World) -> Iterator[str]:
-    """`keyed` exactly once where the turn completed, `transactional` too; `once` at most once; models asked in order."""
+    """`keyed` and `transactional` exactly once where the turn completed, `once` at most once; models asked in order."""
     end = ends(log).get(said.receipt.turn)
     completed = end is not None and end["type"] == "turn.completed"
     outputs = {

@@ -13,7 +13,7 @@ from dalsegno.errors import Unreadable
 from dalsegno.ports import Log, Ref
 
 READ_EVENTS = 1000
-BUDGET_BYTES = 8 * 1024 * 1024
+BUDGET_BYTES = 32 * 1024 * 1024
 
 
 class Contexts:
