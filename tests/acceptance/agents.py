@@ -10,8 +10,10 @@ is no such JSON is said back. `voice`: `same` = another attempt says the same, `
 import asyncio
 import json
 import os
+import signal
 from collections.abc import AsyncGenerator
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 from dalsegno import Call, Tool, ToolCall, Turn, tool
@@ -59,6 +61,16 @@ async def transactional(label: str, call: Call) -> str:
     return f"transactional {label} done"
 
 
+@tool("keyed")
+async def halt(label: str, call: Call) -> str:
+    """The first time its process is stopped here, between the effect and the record of it, with nothing in between."""
+    first = not ledger.Ledger(Path(os.environ[ledger.VARIABLE])).lines("halt", label=label)
+    ledger.write("halt", session=call.session, turn=call.turn, label=label, key=call.key)
+    if first:
+        os.kill(os.getpid(), signal.SIGSTOP)
+    return f"halt {label} done by {os.getpid()}"
+
+
 @tool("read")
 async def poison(label: str, call: Call) -> str:
     """Whoever runs this dies."""
@@ -72,7 +84,7 @@ async def spill(label: str, call: Call) -> str:
     raise RuntimeError(f"{label} failed")
 
 
-TOOLS: tuple[Tool, ...] = (keyed, once, read, transactional, poison, spill)
+TOOLS: tuple[Tool, ...] = (keyed, once, read, transactional, halt, poison, spill)
 
 
 async def agent(turn: Turn) -> None:

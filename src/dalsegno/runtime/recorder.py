@@ -121,7 +121,9 @@ class Recorder:
 
         None = refused because a message has joined the turn since event `seen`; the drafts given here are dropped.
         """
-        self._queue.extend(drafts)
+        last_word = list(drafts) if then != "hold" else []
+        if not last_word:
+            self._queue.extend(drafts)
         async with self._lock:
             if self.lost:
                 raise LeaseLost
@@ -129,14 +131,14 @@ class Recorder:
                 await self._make_sure()
             if then == "hold" and not self._queue:
                 return Appended(self.session, self.lease, ())
-            batch, self._queue = self._queue, []
+            batch, self._queue, before = self._queue + last_word, [], self.last
             try:
                 appended = await self._write(batch, then, seen)
             except asyncio.CancelledError:
-                self._unsure, self._last_before = batch, self.last
+                self._unsure, self._last_before = batch, before
                 raise
             if appended is None:
-                self._queue = batch[: len(batch) - len(drafts)]
+                self._queue = batch[: len(batch) - len(last_word)]
                 self._stale = True
             return appended
 
@@ -158,10 +160,12 @@ class Recorder:
         async with self._lock:
             if self.lost:
                 raise LeaseLost
-            await self._take_in(await commit(partial(self._decide, drafts=[draft], then="hold", seen=None)))
+            expect = Expect(last=self.last)
+            await self._take_in(await commit(partial(self._decide, drafts=[draft], then="hold", expect=expect)))
 
     async def _write(self, batch: Sequence[Draft], then: Then, seen: int | None) -> Appended | None:
-        decide = partial(self._decide, drafts=batch, then=then, seen=seen)
+        # bound here for all tries: one that arrives late must not pass for a new one
+        decide = partial(self._decide, drafts=batch, then=then, expect=Expect(last=self.last, seen=seen))
         pauses = iter(PAUSES_SECONDS)
         while True:
             try:
@@ -183,9 +187,8 @@ class Recorder:
         *,
         drafts: Sequence[Draft],
         then: Then,
-        seen: int | None,
+        expect: Expect,
     ) -> Decision[Appended]:
-        expect = Expect(last=self.last, seen=seen)
         return append(session, now, lease=self.lease, drafts=drafts, then=then, expect=expect)
 
     async def _take_in(self, decision: Decision[Appended]) -> Appended | None:

@@ -30,6 +30,8 @@ from dalsegno.runtime.turn import CONTEXT_LIMIT_BYTES, ERROR_CHARS, Surroundings
 log = logging.getLogger("dalsegno.replica")
 
 CLAIM_BATCH = 16
+DOUBT_EVERY = 10
+"""Sweeps between two looks at what is ours in the store and does not run here, for no other reason than to be sure."""
 R = TypeVar("R")
 
 
@@ -71,6 +73,7 @@ class Replica:
         self._turns: dict[Ref, asyncio.Task[None]] = {}
         self._last_chances: set[Ref] = set()
         self._doubtful = False
+        self._sweeps = 0
         self._closing = False
         self._hub_task: asyncio.Task[None] | None = None
         self._around = Surroundings(
@@ -213,8 +216,10 @@ class Replica:
             if ref in self._last_chances:
                 self._last_chances.discard(ref)
                 self._claiming.poke()
-        if not task.cancelled() and (error := task.exception()) is not None:
-            self._doubtful = True
+        if task.cancelled():
+            self._doubt()
+        elif (error := task.exception()) is not None:
+            self._doubt()
             log.error("the turn of session %s was dropped and will be picked up again", ref.id, exc_info=error)
         if len(self._turns) == self.tuning.turns_max - 1 and not self.draining:
             self._claiming.poke()
@@ -257,6 +262,9 @@ class Replica:
 
     async def _sweep(self) -> None:
         self.hub.sweep()
+        self._sweeps += 1
+        if self._sweeps % DOUBT_EVERY == 0:
+            self._doubt()
 
 
 def result_of(decision: Decision[R]) -> R:

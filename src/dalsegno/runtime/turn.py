@@ -18,6 +18,7 @@ harm: its next write raises `LeaseLost`, and it leaves.
 import asyncio
 import logging
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from datetime import timedelta
 from functools import partial, reduce
 
@@ -159,6 +160,7 @@ async def think(running: Running, around: Surroundings) -> Data:
     except asyncio.CancelledError:
         if not recorder.lost and not recorder.journal.cancelled:
             raise
+        await _forget_interrupts(task)
     except TimeoutError as error:
         if not deadline.expired():
             return _failure(error)
@@ -195,6 +197,14 @@ async def _pending_interrupt(recorder: Recorder) -> None:
     """Let an interrupt that arrived with the last write be delivered here, and not in the middle of the end."""
     if recorder.lost or recorder.journal.cancelled:
         await asyncio.sleep(0)
+
+
+async def _forget_interrupts(task: "asyncio.Task[object] | None") -> None:
+    """The interrupt has been heard; one that came twice must not end the task in the middle of the turn's end."""
+    with suppress(asyncio.CancelledError):
+        await asyncio.sleep(0)
+    while task is not None and task.cancelling():
+        task.uncancel()
 
 
 def _failure(error: Exception) -> TurnFailed:

@@ -154,7 +154,8 @@ class FaultyLog:
         async def hold() -> None:
             try:
                 async with self._inner.transaction(ref, timeout=timeout) as transaction:
-                    begun.set_result(transaction)
+                    if not begun.done():
+                        begun.set_result(transaction)
                     while not over.is_set() and not self._line.process.dead:
                         try:
                             await asyncio.wait_for(over.wait(), 0.1)
@@ -189,7 +190,15 @@ class FaultyTransaction:
         return await self._line.call("close", lambda: self._at_server(self._inner.commit(decide)))
 
     async def _at_server(self, work: Any) -> Any:
-        return await asyncio.get_running_loop().create_task(work, context=self._server.context)
+        task = asyncio.get_running_loop().create_task(work, context=self._server.context)
+        task.add_done_callback(_seen, context=self._server.context)
+        return await task
+
+
+def _seen(task: "asyncio.Task[Any]") -> None:
+    """A client that went away does not ask what became of its statement."""
+    if not task.cancelled():
+        task.exception()
 
 
 class FaultyHot:

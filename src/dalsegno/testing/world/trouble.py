@@ -7,6 +7,7 @@ from collections.abc import Awaitable, Callable, Coroutine
 
 from dalsegno.testing.world.fleet import Host, Tiers
 from dalsegno.testing.world.loop import Process
+from dalsegno.testing.world.watch import Watch
 from dalsegno.testing.world.weather import CRASH_POINTS, Weather
 
 FAULTS_LEAST = 5
@@ -26,8 +27,9 @@ WRITES = ("log.commit", "log.commit", "log.commit", "log.claim", "log.close", "l
 class Trouble:
     """The faults of one seed."""
 
-    def __init__(self, hosts: list[Host], tiers: Tiers, chance: random.Random, *, seed: int) -> None:
+    def __init__(self, hosts: list[Host], tiers: Tiers, watch: Watch, chance: random.Random, *, seed: int) -> None:
         self.hosts = hosts
+        self.watch = watch
         self.tiers = tiers
         self.weather: Weather = tiers.weather
         self.chance = chance
@@ -167,6 +169,7 @@ class Trouble:
     async def _flush(self) -> None:
         self.weather.count("hot flushed")
         self.tiers.cache.steps.clear()
+        self.watch.on_flush()
 
     async def _hints(self) -> None:
         kinds = self.chance.sample(("hint lost", "hint doubled", "hint late"), self.chance.randint(1, 3))

@@ -75,7 +75,7 @@ class Watch:
         if context(log[: shown.through], session=ref.id).items != shown.items:
             self.breaks(f"session {ref.id}: the model was shown something else than the log up to {shown.through}")
         process, row = here(), self.database.rows[ref]
-        if process is None or row.owner != process.incarnation:
+        if process is None or row.owner != process.incarnation or row.attempt != turn.attempt:
             return
         first = turn_number(ref.id, turn.id)
         assert first is not None
@@ -106,6 +106,10 @@ class Watch:
         if epoch < newest:
             self.breaks(f"session {ref.id}: {what} under epoch {epoch}, after {newest} was seen")
         self._fences[ref] = max(newest, epoch)
+
+    def on_flush(self) -> None:
+        """The hot tier forgot everything, its fences included; that is allowed (P10)."""
+        self._fences.clear()
 
     def _on_write(self, ref: Ref, before: StoredSession | None, write: Write[object]) -> None:
         process, after = here(), write.session

@@ -70,7 +70,7 @@ class World:
         chance = random.Random(f"{self.seed}/people")
         hosts = [Host(name, self.tiers, self.stage, self.watch) for name in HOSTS]
         town = self.town = Town(hosts, self.watch, self.ledger, chance)
-        trouble = Trouble(hosts, self.tiers, random.Random(f"{self.seed}/trouble"), seed=self.seed)
+        trouble = Trouble(hosts, self.tiers, self.watch, random.Random(f"{self.seed}/trouble"), seed=self.seed)
         for number in range(chance.randint(1, 3)):
             ref = Ref(TENANT, f"00000000-0000-7000-8000-{self.seed % 10**6:06d}{number:06d}")
             poison = Script(f"p{number}", (("keyed",), ("poison",)), words=3) if chance.random() < 0.06 else None
