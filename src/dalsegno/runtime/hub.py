@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 
 from dalsegno.core.event import Event
 from dalsegno.core.session import Session
-from dalsegno.core.stream import Piece, closes
+from dalsegno.core.stream import Piece, carried_by, closes
 from dalsegno.errors import DalsegnoError, Unavailable
 from dalsegno.ports import Hint, Hot, Log, Ref
 
@@ -51,7 +51,9 @@ class Feed:
         return [ring[index] for index in range(seq + 1 - ring[0].seq, len(ring))]
 
     def pieces(self, after: int) -> Sequence[Piece]:
-        """The open step's pieces that end after unit `after`."""
+        """The open step's pieces that end after unit `after`; none while the log is not known up to where it began."""
+        if self._base > self.head:
+            return ()
         low, high = 0, len(self._pieces)
         while low < high:
             middle = (low + high) // 2
@@ -76,6 +78,10 @@ class Feed:
                 self._ring.append(event)
                 if closes(event):
                     self._closed, self._base, self._pieces = event.seq, -1, []
+                elif event.type == "turn.started":
+                    # what the dead attempt showed beyond what is carried on is not the open step's any more
+                    carried = carried_by(event)
+                    self._pieces = [piece for piece in self._pieces if piece.end <= carried]
         self._wake()
 
     def show(self, pieces: Sequence[Piece]) -> None:
