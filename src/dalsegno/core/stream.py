@@ -58,14 +58,15 @@ def closes(event: Event) -> bool:
     if event.type == "item.done":
         return _streamed(event) is not None
     if event.type == "turn.started":
-        return carried_by(event) == 0
+        return start_of(event).carried == 0
     return event.type in TERMINAL or event.type == "turn.waiting"
 
 
-def carried_by(started: Event) -> int:
-    """How many units of the open step a `turn.started` goes on from."""
+def start_of(started: Event) -> TurnStarted:
+    """The content of a `turn.started`."""
     data = codec.decode(started)
-    return data.carried if isinstance(data, TurnStarted) else 0
+    assert isinstance(data, TurnStarted)
+    return data
 
 
 def _streamed(event: Event) -> ItemDone | None:
@@ -152,7 +153,7 @@ class Composer:
 
         A client that has more than was carried over cannot keep a part: it starts again from the step's first unit.
         """
-        carried = carried_by(event) if event.type == "turn.started" else 0
+        carried = start_of(event).carried if event.type == "turn.started" else 0
         return self.cursor.offset if self.cursor.offset <= carried else 0
 
     def _drop(self, event: Event, offset: int) -> Iterator[Frame]:

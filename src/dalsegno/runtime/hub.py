@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 
 from dalsegno.core.event import Event
 from dalsegno.core.session import Session
-from dalsegno.core.stream import Piece, carried_by, closes
+from dalsegno.core.stream import Piece, closes, start_of
 from dalsegno.errors import DalsegnoError, Unavailable
 from dalsegno.ports import Hint, Hot, Log, Ref
 
@@ -34,6 +34,7 @@ class Feed:
         self._unseen = session.head
         """Events up to here were not seen by this feed; a step that began before is shown once that was looked up."""
         self._verified = -1
+        self._epoch = session.epoch
         self._closed = 0
         self._base = -1
         self._pieces: list[Piece] = []
@@ -78,14 +79,17 @@ class Feed:
                 self._ring.append(event)
                 if closes(event):
                     self._closed, self._base, self._pieces = event.seq, -1, []
-                elif event.type == "turn.started":
+                if event.type == "turn.started":
                     # what the dead attempt showed beyond what is carried on is not the open step's any more
-                    carried = carried_by(event)
-                    self._pieces = [piece for piece in self._pieces if piece.end <= carried]
+                    start = start_of(event)
+                    self._epoch = start.epoch
+                    self._pieces = [piece for piece in self._pieces if piece.end <= start.carried]
         self._wake()
 
-    def show(self, pieces: Sequence[Piece]) -> None:
-        """Pieces of the open step, as they were published here; those of a step that is over are passed over."""
+    def show(self, pieces: Sequence[Piece], *, epoch: int) -> None:
+        """Pieces of the open step, as they were published; those of a step that is over, or of a zombie, are not."""
+        if epoch < self._epoch:
+            return
         for piece in pieces:
             if piece.base != self._base:
                 unknown = piece.base < self._unseen and piece.base != self._verified
@@ -143,7 +147,7 @@ class Feed:
             if any(closes(event) for event in await self._between(found.base)):
                 return
             self._verified = found.base
-        self.show(found.pieces)
+        self.show(found.pieces, epoch=found.epoch)
 
     async def _between(self, base: int) -> Sequence[Event]:
         at_hand = self.since(base)
@@ -200,11 +204,11 @@ class Hub:
         if ready:
             self.on_ready()
 
-    def live(self, ref: Ref, pieces: Sequence[Piece]) -> None:
-        """Pieces of an open step that this process generates."""
+    def live(self, ref: Ref, pieces: Sequence[Piece], *, epoch: int) -> None:
+        """Pieces of an open step that this process generates under `epoch`."""
         feed = self._feeds.get(ref)
         if feed is not None:
-            feed.show(pieces)
+            feed.show(pieces, epoch=epoch)
 
     def published(self, ref: Ref, base: int, units: int) -> None:
         """The hot tier has the open step up to here: others may look."""

@@ -56,7 +56,7 @@ class Publisher:
     async def _send(self) -> None:
         while self._waiting:
             pieces, self._waiting = self._waiting, []
-            self._hub.live(self._ref, pieces)
+            self._hub.live(self._ref, pieces, epoch=self._epoch)
             self._sent = True
             try:
                 await self._hot.publish(self._ref, self._epoch, pieces)
