@@ -287,10 +287,10 @@ class IgnoresFilters(MemoryDatabase):
 class ClaimsTheOwned(MemoryDatabase):
     """Does not ask whether the owner is alive."""
 
-    def claim(self, owner, *, limit):
+    def claim(self, owner, *, limit, chances=1):
         alive, self.alive = self.alive, lambda incarnation: False  # type: ignore[method-assign]
         try:
-            return super().claim(owner, limit=limit)
+            return super().claim(owner, limit=limit, chances=chances)
         finally:
             self.alive = alive  # type: ignore[method-assign]
 
@@ -298,7 +298,7 @@ class ClaimsTheOwned(MemoryDatabase):
 class ClaimsInTwoSteps(MemoryLog):
     """Chooses in one transaction and takes in another, without a condition."""
 
-    async def claim(self, owner, *, limit):
+    async def claim(self, owner, *, limit, chances=1):
         database = self.database
         chosen = [
             ref for ref, row in database.rows.items() if row.ready_at is not None and not database.alive(row.owner)
@@ -317,27 +317,34 @@ class ClaimsInTwoSteps(MemoryLog):
 class ClaimsTheParked(MemoryDatabase):
     """Does not ask whether a session is ready."""
 
-    def claim(self, owner, *, limit):
+    def claim(self, owner, *, limit, chances=1):
         for ref, row in self.rows.items():
             if self.session(ref, row).open:
                 row.ready_at = 0
-        return super().claim(owner, limit=limit)
+        return super().claim(owner, limit=limit, chances=chances)
 
 
 class ClaimsTheNewestFirst(MemoryDatabase):
     """Whoever waits longest waits longer."""
 
-    def claim(self, owner, *, limit):
+    def claim(self, owner, *, limit, chances=1):
         for row in self.rows.values():
             row.since = -row.since if row.since > 0 else row.since
-        return super().claim(owner, limit=limit)
+        return super().claim(owner, limit=limit, chances=chances)
 
 
 class ClaimsBeyondTheLimit(MemoryDatabase):
     """Takes all there is."""
 
-    def claim(self, owner, *, limit):
-        return super().claim(owner, limit=1000)
+    def claim(self, owner, *, limit, chances=1):
+        return super().claim(owner, limit=1000, chances=chances)
+
+
+class GivesEveryoneALastChance(MemoryDatabase):
+    """Runs all that may kill again side by side."""
+
+    def claim(self, owner, *, limit, chances=1):
+        return super().claim(owner, limit=limit, chances=1000)
 
 
 class LetsTheDeadGo(MemoryDatabase):
@@ -355,11 +362,11 @@ class LetsTheDeadGo(MemoryDatabase):
 class StopsAtDamage(MemoryDatabase):
     """One damaged session stops every claim."""
 
-    def claim(self, owner, *, limit):
+    def claim(self, owner, *, limit, chances=1):
         for ref, row in self.rows.items():
             if row.ready_at is not None:
                 self.session(ref, row)
-        return super().claim(owner, limit=limit)
+        return super().claim(owner, limit=limit, chances=chances)
 
 
 class NeverDies(MemoryDatabase):
@@ -437,6 +444,7 @@ WRONG: dict[type, Callable[..., Any]] = {
     ClaimsTheParked: ClaimCases.test_a_parked_turn_is_not_ready,
     ClaimsTheNewestFirst: ClaimCases.test_the_longest_waiting_comes_first,
     ClaimsBeyondTheLimit: ClaimCases.test_the_longest_waiting_comes_first,
+    GivesEveryoneALastChance: ClaimCases.test_last_attempts_are_rationed,
     LetsTheDeadGo: ClaimCases.test_a_turn_that_kills_three_replicas_is_poisoned,
     StopsAtDamage: ClaimCases.test_a_damaged_session_does_not_stop_the_others,
     NeverDies: FleetCases.test_who_misses_its_time_is_dead_until_it_beats_again,

@@ -185,6 +185,22 @@ class ClaimCases:
         story = [event.type for event in events[2:]]
         assert story == ["turn.started", "item.done"] * (len(story) // 2)
 
+    async def test_last_attempts_are_rationed(self, world: LogWorld) -> None:
+        """`claim`: of those whose turn is on its last attempt, at most `chances`; they stand in nobody's way (P5)."""
+        logs = {name: await joined(world, name) for name in "abc"}
+        doubtful = [session(number) for number in (1, 2, 3)]
+        for ref in doubtful:
+            await begin(logs["a"], ref, owner="a")
+        for dead, heir in (("a", "b"), ("b", "c")):
+            await world.kill(logs[dead])
+            await logs[heir].bury()
+            if heir == "b":
+                assert len(await logs[heir].claim(heir, limit=10)) == 3
+        await accept(logs["c"], session(4))
+        assert [one.session.id for one in await logs["c"].claim("c", limit=10, chances=0)] == [session(4).id]
+        assert len(await logs["c"].claim("c", limit=10, chances=1)) == 1
+        assert len(await logs["c"].claim("c", limit=10, chances=2)) == 2
+
     async def test_a_damaged_session_does_not_stop_the_others(self, world: LogWorld) -> None:
         """P5: every accepted turn reaches exactly one end, whatever is wrong with another session."""
         log = await joined(world, "a")

@@ -1,6 +1,7 @@
 """The agent of a world and its tools: everything an agent can do, done to the ledger, with the world looking on."""
 
 import asyncio
+import contextvars
 from collections.abc import AsyncIterator, Sequence
 from datetime import timedelta
 
@@ -17,6 +18,8 @@ from dalsegno.testing.world.script import read_script, speech
 from dalsegno.testing.world.watch import Watch
 from dalsegno.testing.world.weather import Weather
 
+ATTEMPT: contextvars.ContextVar[int] = contextvars.ContextVar("attempt", default=0)
+"""Which attempt of its turn the running code belongs to: a replica that lost a session may get it back."""
 LARGE = "dal segno " * 4000
 
 
@@ -39,6 +42,7 @@ class Stage:
 
     async def run(self, turn: Turn) -> None:
         """Do what the script says the agent does, then let the model talk until it has nothing left to call."""
+        ATTEMPT.set(turn.attempt)
         script = read_script(turn.text)
         if script is not None and script.before:
             await self._before(turn, script.before)
@@ -90,7 +94,7 @@ class Stage:
         return (
             Tool("read", self._read, effect="read"),
             Tool("keyed", self._keyed, effect="keyed"),
-            Tool("slow", self._slow, effect="keyed"),
+            Tool("slow", self._keyed, effect="keyed"),
             Tool("tx", self._transactional, effect="transactional", timeout_seconds=1.0),
             Tool("once", self._once),
             Tool("probed", self._once, unknown="probe", probe=self._probe),
@@ -107,9 +111,9 @@ class Stage:
 
     async def _begin(self, call: Call) -> None:
         self.weather.note("tool", call.name, call.id)
+        self.watch.tool_runs(call, self._lease(call))
         await self._reach("tool:before")
-        await asyncio.sleep(0.005 + 0.03 * self.weather.chance.random())
-        self.watch.tool_runs(call)
+        await asyncio.sleep(0.005 + 0.03 * self.weather.chance.random() + (0.6 if call.name == "slow" else 0.0))
         self.ledger.attempt(call, lease=self._lease(call), at=self.weather.clock())
 
     async def _finish(self) -> None:
@@ -124,9 +128,7 @@ class Stage:
             await asyncio.get_running_loop().create_future()
 
     def _lease(self, call: Call) -> Lease:
-        process = here()
-        owner = self.watch.owner(Ref(call.tenant, call.session))
-        return "held" if process is not None and owner == process.incarnation else "stale"
+        return self.watch.lease(Ref(call.tenant, call.session), ATTEMPT.get())
 
     async def _read(self, call: Call) -> Json:
         await self._begin(call)
@@ -138,10 +140,6 @@ class Stage:
         self.ledger.apply_keyed(call, lease=self._lease(call))
         await self._finish()
         return f"did {call.id}"
-
-    async def _slow(self, call: Call) -> Json:
-        await asyncio.sleep(0.6)
-        return await self._keyed(call)
 
     async def _once(self, call: Call) -> Json:
         await self._begin(call)

@@ -16,6 +16,7 @@ from dalsegno.ports import Call, Ref
 from dalsegno.runtime.handle import Turn
 from dalsegno.stores.memory import MemoryDatabase
 from dalsegno.stores.memory.database import StoredSession
+from dalsegno.testing.world.ledger import Lease
 from dalsegno.testing.world.loop import here
 from dalsegno.testing.world.provider import refused_by_providers
 from dalsegno.testing.world.weather import Weather
@@ -54,10 +55,11 @@ class Watch:
         self.weather.note("BROKEN", text)
         self.broken.append(f"{self.weather.clock():.3f} s: {text}")
 
-    def owner(self, ref: Ref) -> str | None:
-        """Who holds the session's lease."""
-        row = self.database.rows.get(ref)
-        return None if row is None else row.owner
+    def lease(self, ref: Ref, attempt: int) -> Lease:
+        """Whether the running process holds the session's lease, in this attempt at its turn."""
+        process, row = here(), self.database.rows[ref]
+        held = process is not None and row.owner == process.incarnation and row.attempt == attempt
+        return "held" if held else "stale"
 
     def log(self, ref: Ref) -> Sequence[Event]:
         """The session's whole log."""
@@ -74,19 +76,18 @@ class Watch:
             self.breaks(f"session {ref.id}: the model was shown what no provider takes: {why}")
         if context(log[: shown.through], session=ref.id).items != shown.items:
             self.breaks(f"session {ref.id}: the model was shown something else than the log up to {shown.through}")
-        process, row = here(), self.database.rows[ref]
-        if process is None or row.owner != process.incarnation or row.attempt != turn.attempt:
+        if self.lease(ref, turn.attempt) == "stale":
             return
         first = turn_number(ref.id, turn.id)
         assert first is not None
         known = journal(log, first)
         if key in known.steps:
             self.breaks(f"session {ref.id}: {key} of turn {first} is on record and was asked for again")
-        running = self.database.session(ref, row).turn(first)
+        running = self.database.session(ref, self.database.rows[ref]).turn(first)
         if running is not None and running.last > shown.through:
             self.breaks(f"session {ref.id}: turn {first} was shown its log up to {shown.through} of {running.last}")
 
-    def tool_runs(self, call: Call) -> None:
+    def tool_runs(self, call: Call, lease: Lease) -> None:
         """Law 4: the intent is on record before the effect, and a recorded call is not run again."""
         ref = Ref(call.tenant, call.session)
         first = turn_number(call.session, call.turn)
@@ -96,8 +97,7 @@ class Watch:
             self.breaks(f"session {ref.id}: {call.name} {call.id} ran without its intent on record")
         elif known.intents[call.id][1].key != call.key:
             self.breaks(f"session {ref.id}: {call.name} {call.id} ran under another key than its intent's")
-        process = here()
-        if call.id in known.outputs and process is not None and self.owner(ref) == process.incarnation:
+        if call.id in known.outputs and lease == "held":
             self.breaks(f"session {ref.id}: {call.name} {call.id} is on record and was run again")
 
     def on_hot(self, ref: Ref, epoch: int, what: str) -> None:
