@@ -4,6 +4,7 @@ import uuid
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from datetime import timedelta
+from typing import Any
 
 from dalsegno.agents.plain import FunctionAgent
 from dalsegno.core import codec
@@ -12,8 +13,6 @@ from dalsegno.core.cursor import Cursor
 from dalsegno.core.event import Event, SessionCreated
 from dalsegno.core.ids import turn_id
 from dalsegno.core.input import Input, Message
-from dalsegno.core.stream import Frame
-from dalsegno.core.turn import Turn
 from dalsegno.ports import Member, Ref
 from dalsegno.runtime.replica import Replica, Tuning
 from dalsegno.runtime.service import Service
@@ -75,7 +74,7 @@ class Fleet:
         await one.replica.stop()
 
     @property
-    def any(self) -> Service:
+    def any(self) -> Any:
         return self.ones[-1].service
 
     async def session(self) -> Ref:
@@ -86,11 +85,11 @@ class Fleet:
         message = Message(said) if isinstance(said, str) else said
         return await self.ones[place].service.admit(ref, message, key=key)
 
-    async def end_of(self, ref: Ref, receipt: Receipt) -> Turn:
+    async def end_of(self, ref: Ref, receipt: Receipt) -> Any:
         """The turn once it has ended or waits for somebody."""
         return await self.any.turn(ref, turn_id(ref.id, receipt.turn), wait=timedelta(seconds=10))
 
-    async def ask(self, ref: Ref, text: str) -> Turn:
+    async def ask(self, ref: Ref, text: str) -> Any:
         return await self.end_of(ref, await self.say(ref, text))
 
     async def log(self, ref: Ref) -> Sequence[Event]:
@@ -99,10 +98,10 @@ class Fleet:
     async def types(self, ref: Ref) -> list[str]:
         return [event.type for event in await self.log(ref)]
 
-    async def data(self, ref: Ref, kind: str) -> list:
+    async def data(self, ref: Ref, kind: str) -> list[Any]:
         return [codec.decode(event) for event in await self.log(ref) if event.type == kind]
 
-    async def frames(self, ref: Ref, receipt: Receipt, *, after: Cursor | None = None) -> list[Frame]:
+    async def frames(self, ref: Ref, receipt: Receipt, *, after: Cursor | None = None) -> list[Any]:
         """The turn's stream, to its end."""
         cursor = Cursor(receipt.seq - 1) if after is None else after
         stream = await self.any.follow(ref, after=cursor, turn=turn_id(ref.id, receipt.turn))

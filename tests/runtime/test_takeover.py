@@ -2,6 +2,8 @@
 
 import asyncio
 from datetime import timedelta
+from functools import partial
+from typing import Any
 
 import pytest
 
@@ -142,7 +144,7 @@ async def test_p8_p10_all_deltas_may_be_lost():
         await stream.aclose()
 
 
-def crashing(effect: str, **options):
+def crashing(effect: Any, **options: Any):
     """An agent with one tool that hangs on its first run, after its effect."""
     effects: list[str] = []
     hang = asyncio.Event()
@@ -214,7 +216,7 @@ async def test_p7_a_probe_finds_out(finding, runs: int):
 
 
 @pytest.mark.parametrize(("decision", "runs", "says"), [("approve", 2, "done"), ("deny", 1, "unknown")])
-async def test_p7_a_human_decides(decision: str, runs: int, says: str):
+async def test_p7_a_human_decides(decision: Any, runs: int, says: str):
     """`ask`: the turn waits; approving runs the call, denying leaves its outcome unknown."""
     agent, effects, hang = crashing("once", crash=Crash("ask"))
     async with fleet(agent, count=2) as world:
@@ -367,7 +369,7 @@ async def test_p4_a_zombie_writes_nothing():
 
 
 async def test_p5_a_poisonous_turn_takes_no_neighbour_with_it():
-    """Turns on their last attempt run one at a time on a replica, so the third death convicts the one that caused it."""
+    """Turns on their last attempt run one at a time on a replica, so the third death convicts only its cause."""
     deaths: list[str] = []
     hangs = asyncio.Event()
 
@@ -386,12 +388,16 @@ async def test_p5_a_poisonous_turn_takes_no_neighbour_with_it():
         poison = await world.session()
         poisoned = await world.say(poison, "kill")
         for count in (1, 2, 3):
-            await wait_until(lambda count=count: len(deaths) == count, description=f"death {count}")
+            await wait_until(partial(_count_is, deaths, count), description=f"death {count}")
             owner = (await world.any.get(poison)).owner
             await world.kill([one.incarnation for one in world.ones].index(owner))
         assert (await world.end_of(poison, poisoned)).error.code == "poisoned"
         for ref, receipt in zip(innocent, receipts, strict=True):
             assert (await world.end_of(ref, receipt)).status == "completed"
+
+
+def _count_is(found: list[str], count: int) -> bool:
+    return len(found) == count
 
 
 async def _nothing() -> None:

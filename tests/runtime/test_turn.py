@@ -2,6 +2,7 @@
 
 import asyncio
 from datetime import timedelta
+from typing import Any
 
 import pytest
 
@@ -419,7 +420,8 @@ async def test_a_large_output_goes_to_cold_storage_whole():
 
     async def agent(turn: Turn) -> None:
         await turn.perform(await turn.generate(model, tools=[read]))
-        got.append(await turn.artifact(str(turn.context.items[-1]["artifact"]["id"])))
+        pointer: Any = turn.context.items[-1]["artifact"]
+        got.append(await turn.artifact(pointer["id"]))
         await turn.generate(model)
 
     async with fleet(agent) as world:
@@ -520,15 +522,16 @@ async def test_an_interrupted_deletion_is_finished_by_the_next():
     async with fleet(echo) as world:
         ref = await world.session()
         await world.ask(ref, "hi")
-        failing = world.blobs.delete
+        blobs: Any = world.blobs
+        failing = blobs.delete
 
         async def fail(prefix: str) -> None:
             raise Unavailable("gone", outcome="not_applied")
 
-        world.blobs.delete = fail
+        blobs.delete = fail
         with pytest.raises(Unavailable):
             await world.any.delete(ref)
-        world.blobs.delete = failing
+        blobs.delete = failing
         with pytest.raises(Refused, match="not_found"):
             await world.any.delete(ref)
         assert await world.types(ref) == ["session.deleted"]
