@@ -158,7 +158,7 @@ class Stage:
         await asyncio.sleep(0.01)
         if self.ledger.applied[identity(call)]:
             return Happened(f"did {call.id}")
-        return DidNotHappen() if self.weather.chance.random() < 0.8 else None
+        return DidNotHappen() if self.weather.calm or self.weather.chance.random() < 0.8 else None
 
     async def _large(self, call: Call) -> Json:
         await self._begin(call)

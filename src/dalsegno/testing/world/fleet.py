@@ -1,6 +1,7 @@
 """The fleet of a world: hosts on which replicas start, die, stop, drain and start again, and the wires to their clients."""
 
 import asyncio
+import contextvars
 from collections import deque
 from collections.abc import Awaitable, Callable
 from datetime import timedelta
@@ -80,13 +81,14 @@ class Connection:
 
 
 class Host:
-    """One machine: at most one replica runs on it at a time."""
+    """One machine: at most one replica runs on it at a time. `outside` is the context of whoever tends it."""
 
     def __init__(self, name: str, tiers: Tiers, stage: Stage, watch: Watch) -> None:
         self.name = name
         self.tiers = tiers
         self.starts = 0
         self.wires: dict[object, Callable[[str], None]] = {}
+        self.outside = contextvars.copy_context()
         self._stage = stage
         self._watch = watch
         self.boot()

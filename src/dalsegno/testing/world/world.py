@@ -6,6 +6,8 @@ import hashlib
 import logging
 import random
 from collections import Counter
+from collections.abc import Callable, Coroutine
+from typing import Any
 
 import msgspec
 
@@ -18,13 +20,20 @@ from dalsegno.testing.world.ledger import Ledger
 from dalsegno.testing.world.loop import WorldLoop
 from dalsegno.testing.world.people import Person, Town
 from dalsegno.testing.world.script import Script
-from dalsegno.testing.world.trouble import Trouble
+from dalsegno.testing.world.trouble import Trouble, point_of
 from dalsegno.testing.world.watch import Watch
 from dalsegno.testing.world.weather import Weather
 
 TENANT = "acme"
 QUIET_SECONDS = 60.0
 HOSTS = ("a", "b", "c")
+POISON = Script("poison", (("keyed",), ("poison",)), words=3)
+LEADS_TO = {
+    "blobs.put:before": Script("large", (("large",),)),
+    "blobs.put:after": Script("large", (("large",),)),
+    "log.commit[turn.failed]:after": Script("fails", (), before="raise"),
+}
+"""What somebody says first in the worlds of places that few come past."""
 
 
 class Verdict(msgspec.Struct):
@@ -44,7 +53,7 @@ class Verdict(msgspec.Struct):
 
 
 class World:
-    """Three replicas, a few people, and trouble; all of it drawn from one seed."""
+    """Three replicas in one loop, on the memory stores, behind faulty lines. What happens in it is a story's to tell."""
 
     def __init__(self, seed: int) -> None:
         self.seed = seed
@@ -55,81 +64,60 @@ class World:
         self.ledger = Ledger()
         self.watch = Watch(self.tiers.database, self.weather)
         self.stage = Stage(self.weather, self.ledger, self.watch)
-        self.people: list[Person] = []
-        self._last: dict[Ref, int] = {}
+        self.hosts: list[Host] = []
+        self.town = Town(self.hosts, self.watch, self.ledger, random.Random(f"{seed}/people"))
+        self.must_complete: dict[Ref, int] = {}
+        """Turns that nothing may keep from completing: those that were asked for when everything worked again."""
 
-    def run(self) -> Verdict:
+    def ref(self, number: int) -> Ref:
+        """The name of one of its sessions."""
+        return Ref(TENANT, f"00000000-0000-7000-8000-{self.seed % 10**6:06d}{number:06d}")
+
+    def run(self, story: Callable[["World"], Coroutine[Any, Any, None]]) -> Verdict:
         """Live through it, and judge."""
         try:
-            self.loop.run_until_complete(self._live())
+            self.loop.run_until_complete(self._tell(story))
         finally:
             self.loop.end()
         return self._verdict()
 
-    async def _live(self) -> None:
-        chance = random.Random(f"{self.seed}/people")
-        hosts = [Host(name, self.tiers, self.stage, self.watch) for name in HOSTS]
-        town = self.town = Town(hosts, self.watch, self.ledger, chance)
-        trouble = Trouble(hosts, self.tiers, self.watch, random.Random(f"{self.seed}/trouble"), seed=self.seed)
-        for number in range(chance.randint(1, 3)):
-            ref = Ref(TENANT, f"00000000-0000-7000-8000-{self.seed % 10**6:06d}{number:06d}")
-            poison = Script(f"p{number}", (("keyed",), ("poison",)), words=3) if chance.random() < 0.06 else None
-            self.people.append(Person(town, ref, messages=chance.randint(1, 4), first=poison))
-        others = [asyncio.ensure_future(work) for person in self.people for work in (person.decide(), person.read())]
-        try:
-            async with asyncio.timeout(QUIET_SECONDS):
-                await asyncio.gather(trouble.run(), *(person.talk() for person in self.people))
-        except TimeoutError:
-            self.watch.breaks("somebody is not served for a minute, although most of the world works most of the time")
-        await trouble.heal()
-        town.hurry = True
-        await asyncio.gather(*(self._still_serves(person) for person in self.people))
-        await self._quiet(hosts)
-        town.over = True
-        try:
-            async with asyncio.timeout(QUIET_SECONDS):
-                await asyncio.gather(*others, *(person.gather() for person in self.people))
-        except TimeoutError:
-            self.watch.breaks("somebody waits for ever for the rest of a stream or for an answer")
-
-    async def _still_serves(self, person: Person) -> None:
-        """The liveness floor: after all that, each session still answers."""
-        try:
-            async with asyncio.timeout(QUIET_SECONDS):
-                receipt = await person.say(Script("last", (("keyed",),)), on_busy="queue")
-        except TimeoutError:
-            self.watch.breaks(f"session {person.ref.id} accepts nothing any more")
-            return
-        if receipt is None:
-            self.watch.breaks(f"session {person.ref.id} refused its last message")
-        else:
-            self._last[person.ref] = receipt.turn
-
-    async def _quiet(self, hosts: list[Host]) -> None:
+    async def quiet(self) -> None:
         """Virtual time passes until nothing runs; it must come to rest by itself."""
         end = self.loop.time() + QUIET_SECONDS
-        while self.loop.time() < end:
+        while not self._at_rest():
             await asyncio.sleep(0.25)
-            rows = self.tiers.database.rows
-            idle = all(row.owner is None and row.ready_at is None for row in rows.values())
-            open_turns = any(self.tiers.database.session(ref, row).open for ref, row in rows.items())
-            if idle and not open_turns and not any(host.replica.turns for host in hosts):
+            if self.loop.time() > end:
+                self._say_what_is_stuck()
                 return
+
+    async def _tell(self, story: Callable[["World"], Coroutine[Any, Any, None]]) -> None:
+        self.hosts += [Host(name, self.tiers, self.stage, self.watch) for name in HOSTS]
+        await story(self)
+
+    def _at_rest(self) -> bool:
+        rows = self.tiers.database.rows
+        if any(row.owner is not None or row.ready_at is not None for row in rows.values()):
+            return False
+        if any(host.replica.turns for host in self.hosts):
+            return False
+        return not any(self.tiers.database.session(ref, row).open for ref, row in rows.items())
+
+    def _say_what_is_stuck(self) -> None:
         for ref, row in self.tiers.database.rows.items():
             session = self.tiers.database.session(ref, row)
             if session.open or row.owner is not None:
                 self.watch.breaks(f"session {ref.id} is stuck: {session.open}, owned by {row.owner}")
-        for host in hosts:
+        for host in self.hosts:
             if host.replica.turns:
                 self.watch.breaks(f"{host.process.incarnation} still runs {host.replica.turns} turns")
 
     def _verdict(self) -> Verdict:
         for error in self.loop.errors:
             self.watch.breaks(f"nobody caught: {error.get('message')}: {error.get('exception')!r}")
-        for ref, turn in self._last.items():
+        for ref, turn in self.must_complete.items():
             ends = [event.type for event in self.watch.log(ref) if event.turn == turn and event.type in TERMINAL]
             if ends != ["turn.completed"]:
-                self.watch.breaks(f"session {ref.id}: its last turn was to complete and ended in {ends}")
+                self.watch.breaks(f"session {ref.id}: turn {turn} was to complete and ended in {ends}")
         broken = list(broken_promises(self.town, self.watch, self.ledger))
         logs = [event.type for ref in self.tiers.database.rows for event in self.watch.log(ref)]
         digest = hashlib.blake2b(digest_size=16)
@@ -150,14 +138,67 @@ class World:
         )
 
 
-def run_seed(seed: int) -> Verdict:
+class Story:
+    """A few people talk while trouble comes over their world; then it heals, and everybody must be served."""
+
+    def __init__(self, world: World) -> None:
+        self.world = world
+        chance = world.town.chance
+        self.people: list[Person] = []
+        for number in range(chance.randint(1, 3)):
+            first = POISON if chance.random() < 0.06 else LEADS_TO.get(point_of(world.seed)) if number == 0 else None
+            person = Person(world.town, world.ref(number), messages=chance.randint(1, 4), first=first)
+            self.people.append(person)
+
+    async def tell(self) -> None:
+        """From the first message to the last event that anybody reads."""
+        world, watch = self.world, self.world.watch
+        trouble = Trouble(world.hosts, world.tiers, watch, random.Random(f"{world.seed}/trouble"), seed=world.seed)
+        others = [asyncio.ensure_future(work) for person in self.people for work in (person.decide(), person.read())]
+        try:
+            async with asyncio.timeout(QUIET_SECONDS):
+                await asyncio.gather(trouble.run(), *(person.talk() for person in self.people))
+        except TimeoutError:
+            watch.breaks("somebody is not served for a minute, although most of the world works most of the time")
+        await trouble.heal()
+        world.town.hurry = True
+        await asyncio.gather(*(self._still_serves(person) for person in self.people))
+        await world.quiet()
+        world.town.over = True
+        try:
+            async with asyncio.timeout(QUIET_SECONDS):
+                await asyncio.gather(*others, *(person.gather() for person in self.people))
+        except TimeoutError:
+            watch.breaks("somebody waits for ever for the rest of a stream or for an answer")
+
+    async def _still_serves(self, person: Person) -> None:
+        """The liveness floor: after all that, each session still answers."""
+        try:
+            async with asyncio.timeout(QUIET_SECONDS):
+                receipt = await person.say(Script("last", (("keyed",),)), on_busy="queue")
+        except TimeoutError:
+            self.world.watch.breaks(f"session {person.ref.id} accepts nothing any more")
+            return
+        if receipt is None:
+            self.world.watch.breaks(f"session {person.ref.id} refused its last message")
+        else:
+            self.world.must_complete[person.ref] = receipt.turn
+
+
+async def troubles(world: World) -> None:
+    """The story of a seed."""
+    await Story(world).tell()
+
+
+def run_seed(seed: int, story: Callable[[World], Coroutine[Any, Any, None]] = troubles) -> Verdict:
     """The verdict over one seed; the same for the same code, whatever ran before in this process."""
-    collecting, level = gc.isenabled(), logging.getLogger("dalsegno").level
+    collecting, log = gc.isenabled(), logging.getLogger("dalsegno")
+    level = log.level
     gc.disable()
-    logging.getLogger("dalsegno").setLevel(logging.CRITICAL + 1)
+    log.setLevel(logging.CRITICAL + 1)
     try:
-        return World(seed).run()
+        return World(seed).run(story)
     finally:
-        logging.getLogger("dalsegno").setLevel(level)
+        log.setLevel(level)
         if collecting:
             gc.enable()

@@ -1,0 +1,70 @@
+"""Simulated worlds: three replicas, a few people and at least five faults each; every promise holds in every one of them.
+
+`WORLDS=100000 pytest tests/simulation/test_worlds.py -n 2` looks further; `FIRST=n` begins elsewhere. A world that fails is
+lived through again, with its trace, by `python -m dalsegno.testing.world --seed N`.
+"""
+
+import os
+import subprocess
+import sys
+from collections import Counter
+
+import pytest
+
+from dalsegno.testing.world.trouble import FAULTS_LEAST, KINDS
+from dalsegno.testing.world.weather import CRASH_POINTS
+from dalsegno.testing.world.world import Verdict, run_seed
+
+CHUNKS = 2
+WORLDS = int(os.environ.get("WORLDS", "2000"))
+FIRST = int(os.environ.get("FIRST", "0"))
+
+
+@pytest.mark.timeout(max(120, WORLDS // CHUNKS // 2))
+@pytest.mark.parametrize("chunk", range(CHUNKS))
+def test_every_promise_holds_in_every_world(chunk: int):
+    """No message lost, doubled or out of order; no effect doubled; no stream torn; nothing stuck; and every kind of fault
+    and every place to crash really occurred, because a fault that never happens proves nothing."""
+    happened, crashed = Counter[str](), Counter[str]()
+    failures: list[str] = []
+    size = WORLDS // CHUNKS
+    for seed in range(FIRST + chunk * size, FIRST + (chunk + 1) * size):
+        verdict = run_seed(seed)
+        happened += verdict.happened
+        crashed += verdict.crashed
+        failures += _problems(verdict)
+    assert not failures, "\n".join(failures[:30])
+    assert not (missing := set(KINDS) - set(happened)), f"faults that never happened: {sorted(missing)}"
+    assert not (missing := CRASH_POINTS - set(crashed)), f"places where nothing ever crashed: {sorted(missing)}"
+
+
+def _problems(verdict: Verdict) -> list[str]:
+    command = f"python -m dalsegno.testing.world --seed {verdict.seed}"
+    problems = [f"{command}: {text}" for text in verdict.broken]
+    if sum(verdict.happened.values()) < FAULTS_LEAST:
+        problems.append(f"{command}: only {sum(verdict.happened.values())} faults")
+    if verdict.completed == 0 or verdict.messages == 0:
+        problems.append(f"{command}: nothing was ever completed; a world in which all fails breaks no promise")
+    return problems
+
+
+HASHES = """
+import sys
+from dalsegno.testing.world.world import run_seed
+for seed in range(int(sys.argv[1]), int(sys.argv[2])):
+    print(seed, run_seed(seed).trace)
+"""
+
+
+def _traces(*, hash_seed: str, first: int, last: int) -> str:
+    environment = {**os.environ, "PYTHONHASHSEED": hash_seed}
+    command = [sys.executable, "-c", HASHES, str(first), str(last)]
+    return subprocess.run(command, env=environment, capture_output=True, text=True, check=True).stdout
+
+
+def test_a_seed_is_a_world():
+    """The same seed is the same world to the last step, in another process, with another hash seed, whatever ran before."""
+    together = _traces(hash_seed="1", first=40, last=60)
+    assert together == _traces(hash_seed="2", first=40, last=60)
+    assert together.splitlines()[7:9] == _traces(hash_seed="3", first=47, last=49).splitlines()
+    assert len(set(together.split()[1::2])) == 20
