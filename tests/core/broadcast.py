@@ -28,7 +28,22 @@ from dalsegno.core.session import Session
 from dalsegno.core.stream import Composer, Frame, Piece
 from tests.core.walk import SESSION, TENANT
 
-OPERATIONS = ("open", "open", "text", "text", "text", "text", "text", "finish", "finish", "input", "die", "retry", "whole", "end")
+OPERATIONS = (
+    "open",
+    "open",
+    "text",
+    "text",
+    "text",
+    "text",
+    "text",
+    "finish",
+    "finish",
+    "input",
+    "die",
+    "retry",
+    "whole",
+    "end",
+)
 WORDS = ("a", "bc", "déf", "𝄋 dal segno", "ghi j")
 Program = list[tuple[str, int]]
 programs: st.SearchStrategy[Program] = st.lists(

@@ -16,14 +16,27 @@ from tests.core.laws import typed
 from tests.core.walk import SESSION, TENANT, Program, Walk, played, programs
 
 WAITING = OpenTurn(
-    2, "waiting", actions=(Action("approval", "a", "t"), Action("tool_result", "r", "t"), Action("approval", "u", "t", "{}", "unknown_outcome"))
+    2,
+    "waiting",
+    actions=(
+        Action("approval", "a", "t"),
+        Action("tool_result", "r", "t"),
+        Action("approval", "u", "t", "{}", "unknown_outcome"),
+    ),
 )
 STATES = {"queued": OpenTurn(2), "running": OpenTurn(2, "running", attempt=1), "waiting": WAITING}
 NOTHING: list[str] = []
 
 
 def session_with(*turns: OpenTurn) -> Session:
-    return Session(id=SESSION, tenant=TENANT, head=9, epoch=3, owner="r1" if turns and turns[0].state == "running" else None, open=turns)
+    return Session(
+        id=SESSION,
+        tenant=TENANT,
+        head=9,
+        epoch=3,
+        owner="r1" if turns and turns[0].state == "running" else None,
+        open=turns,
+    )
 
 
 def admitted(session: Session | None, said: Input, **more: object):

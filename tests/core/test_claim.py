@@ -1,4 +1,6 @@
-"""Claiming: one epoch more, one attempt more if the owner died, and the end of a turn that nobody can finish (P4, P5)."""
+"""Claiming: one epoch more, one attempt more if the owner died, and the end of a turn that nobody can finish (P4,
+P5).
+"""
 
 import msgspec
 import pytest
@@ -43,7 +45,9 @@ def test_a_queued_turn_begins():
 
 
 def test_an_orphaned_turn_is_adopted():
-    """A dead owner's turn costs one attempt, counted before anything else is done; its start follows the stream's fence."""
+    """A dead owner's turn costs one attempt, counted before anything else is done; its start follows the stream's
+    fence.
+    """
     decision = claimed(held(OpenTurn(2, "running", attempt=1)))
     assert decision.events == ()
     assert decision.result.lease == Lease(TENANT, SESSION, 5, "r2", 2, 2, orphaned=True)
@@ -127,7 +131,9 @@ def test_nothing_to_run_is_nothing_claimed(session: Session | None):
 @given(programs)
 def test_epochs_only_grow(program: Program):
     """Each start of a turn carries an epoch above all before it."""
-    epochs = [msgspec.json.decode(event.data)["epoch"] for event in played(program).events if event.type == "turn.started"]
+    epochs = [
+        msgspec.json.decode(event.data)["epoch"] for event in played(program).events if event.type == "turn.started"
+    ]
     assert epochs == sorted(set(epochs))
 
 

@@ -50,7 +50,9 @@ def test_a_summary_is_a_beginning(program: Program):
 
 @given(programs)
 def test_what_was_said_is_shown(program: Program):
-    """Every message of a turn that has begun and is not hidden or summarised is in the context, once, in its turn's place."""
+    """Every message of a turn that has begun and is not hidden or summarised is in the context, once, in its turn's
+    place.
+    """
     walk = played(program)
     shown = [text_of(item) for item in context(walk.events, session=SESSION).items if item.get("role") == "user"]
     through = walk.session.through if walk.session else 0
@@ -111,7 +113,14 @@ def test_what_is_said_while_a_call_runs_comes_after_its_result():
     """Steering does not come between a call and its result."""
     walk = played([("say", 1), ("calls", 1), ("steer", 0), ("result", 0), ("result", 0)])
     kinds = [item["type"] for item in context(walk.events, session=SESSION).items]
-    assert kinds == ["message", "function_call", "function_call", "function_call_output", "function_call_output", "message"]
+    assert kinds == [
+        "message",
+        "function_call",
+        "function_call",
+        "function_call_output",
+        "function_call_output",
+        "message",
+    ]
 
 
 def test_a_turn_that_was_rolled_back_is_not_shown():

@@ -3,6 +3,7 @@
 import hashlib
 import itertools
 import typing
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -32,7 +33,7 @@ def test_every_class_has_a_line():
 
 
 @given(st.dictionaries(st.text(max_size=3), st.integers(-(2**53), 2**53), max_size=4))
-def test_a_call_is_recognised_by_what_it_asks(arguments: dict[str, int]):
+def test_a_call_is_recognised_by_what_it_asks(arguments: dict[str, Any]):
     """The order of arguments does not matter, nor how a number is written; the tool does."""
     assert dedupe_digest("t", arguments) == dedupe_digest("t", dict(reversed(arguments.items())))
     assert dedupe_digest("t", arguments) != dedupe_digest("u", arguments)
@@ -51,14 +52,21 @@ def test_a_large_output_leaves_a_pointer(text: str, spills: bool):
         assert spill.payload.decode() == text
         assert spill.artifact.sha256 == hashlib.sha256(spill.payload).hexdigest()
         assert parse_artifact(str(spill.artifact)) == spill.artifact
-        assert spill.item["artifact"] == {"id": str(spill.artifact), "bytes": len(spill.payload), "characters": len(text)}
+        assert spill.item["artifact"] == {
+            "id": str(spill.artifact),
+            "bytes": len(spill.payload),
+            "characters": len(text),
+        }
         assert str(spill.item["output"]).startswith(text[:2000])
         assert {name: spill.item[name] for name in item if name != "output"} == {
             name: item[name] for name in item if name != "output"
         }
 
 
-@pytest.mark.parametrize("text", ["", "x", SESSION, f"{SESSION}.", f"{SESSION}.{'g' * 64}", f"{SESSION}.{'a' * 63}", f"../{SESSION}.{'a' * 64}"])
+@pytest.mark.parametrize(
+    "text",
+    ["", "x", SESSION, f"{SESSION}.", f"{SESSION}.{'g' * 64}", f"{SESSION}.{'a' * 63}", f"../{SESSION}.{'a' * 64}"],
+)
 def test_what_is_no_artifact(text: str):
     """Nothing that could leave the session's own place is a pointer."""
     assert parse_artifact(text) is None

@@ -14,7 +14,9 @@ from dalsegno.core.stream import Piece
 
 Said = list[tuple[str, list[str]]]
 said: st.SearchStrategy[Said] = st.lists(
-    st.tuples(st.sampled_from(["message", "reasoning", "tool a", "tool b"]), st.lists(st.text("ab𝄋", max_size=3), max_size=4)),
+    st.tuples(
+        st.sampled_from(["message", "reasoning", "tool a", "tool b"]), st.lists(st.text("ab𝄋", max_size=3), max_size=4)
+    ),
     max_size=4,
 )
 
@@ -95,7 +97,9 @@ def test_what_is_said_is_what_is_recorded(what: Said):
 
 @given(said, st.integers(0, 40), said)
 def test_a_successor_goes_on_from_what_was_shown(what: Said, kept: int, again: Said):
-    """Whatever part was shown and whatever is said now: the record is what was said, and clients have exactly the record."""
+    """Whatever part was shown and whatever is said now: the record is what was said, and clients have exactly the
+    record.
+    """
     before = fresh().say(what).pieces[:kept]
     speech = Speech(Generation(turn=2, base=7, carried=before)).say(again, first=100)
     made = speech.finish()

@@ -49,7 +49,18 @@ def test_a_session_has_one_spelling(text: str, expected: str):
 
 
 @pytest.mark.parametrize(
-    "text", ["", "x", SESSION + "0", SESSION[:-1], SESSION.replace("-", "_"), f" {SESSION}", SESSION + "\n", "g" * 32, "٠" * 32]
+    "text",
+    [
+        "",
+        "x",
+        SESSION + "0",
+        SESSION[:-1],
+        SESSION.replace("-", "_"),
+        f" {SESSION}",
+        SESSION + "\n",
+        "g" * 32,
+        "٠" * 32,
+    ],
 )
 def test_what_is_no_session(text: str):
     """Nothing else is a session id."""

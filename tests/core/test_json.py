@@ -1,4 +1,6 @@
-"""JSON at the door: what is accepted comes back code point for code point, the rest is refused before it is acknowledged (P12)."""
+"""JSON at the door: what is accepted comes back code point for code point, the rest is refused before it is
+acknowledged (P12).
+"""
 
 import json as stdlib
 import math
@@ -133,7 +135,7 @@ def value_or_refusal(body: bytes) -> None:
         assert same(json.loads_strict(json.dumps(value)), value)
 
 
-@given(st.text("[]{}:,\"0123456789eE.-\\u ntf", max_size=40))
+@given(st.text('[]{}:,"0123456789eE.-\\u ntf', max_size=40))
 def test_any_text_like_json_is_a_value_or_a_refusal(text: str):
     """The same for text that looks more like JSON."""
     value_or_refusal(text.encode())

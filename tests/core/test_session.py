@@ -1,4 +1,6 @@
-"""The fold of a session: a pure function of the log, the same in one go or in pieces, that refuses what cannot have happened."""
+"""The fold of a session: a pure function of the log, the same in one go or in pieces, that refuses what cannot have
+happened.
+"""
 
 import msgspec
 import pytest

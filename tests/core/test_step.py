@@ -92,7 +92,10 @@ def test_a_second_death_counts_from_the_second_attempt():
 def test_what_was_said_to_the_turn():
     """Answers by call, the last message that joined, and whether somebody wants it to stop."""
     said = noted(
-        TurnInput(Message("more")), TurnInput(ToolResult("c", output="x")), TurnInput(Message("and")), TurnInput(Cancel())
+        TurnInput(Message("more")),
+        TurnInput(ToolResult("c", output="x")),
+        TurnInput(Message("and")),
+        TurnInput(Cancel()),
     )
     assert (said.steered, said.cancelled) == (5, True)
     assert said.answers["c"] == (4, ToolResult("c", output="x"))
@@ -114,7 +117,10 @@ def test_a_step_of_several_items_is_one_record():
 
 def test_other_turns_are_not_noted():
     """A journal is one turn's."""
-    events = [Event(3, "item.done", 9, 0, codec.encode(CALL)), Event(4, "turn.cancelled", 2, 0, codec.encode(TurnCancelled("client")))]
+    events = [
+        Event(3, "item.done", 9, 0, codec.encode(CALL)),
+        Event(4, "turn.cancelled", 2, 0, codec.encode(TurnCancelled("client"))),
+    ]
     assert journal(events, 2) == Journal()
 
 

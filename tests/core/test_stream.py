@@ -1,4 +1,6 @@
-"""Cursors: wherever a stream is cut, the continuation is composed from the log and what is left of the open step (P8)."""
+"""Cursors: wherever a stream is cut, the continuation is composed from the log and what is left of the open step
+(P8).
+"""
 
 import pytest
 from hypothesis import given
@@ -47,16 +49,17 @@ def test_a_live_reader_gets_everything(program: Program):
 def test_a_late_reader_gets_everything(program: Program):
     """A reader who comes when it is all over gets the log, without any delta."""
     broadcast = Broadcast().play(program)
-    frames = [frame for event in broadcast.events for frame in (composer.durable(event))] if (
-        composer := Composer(Cursor(0))
-    ) else []
+    composer = Composer(Cursor(0))
+    frames = [frame for event in broadcast.events for frame in composer.durable(event)]
     assert all(isinstance(frame.what, Event) for frame in frames)
     read(frames, Reader()).check_against(broadcast.events)
 
 
 @given(programs, st.data())
 def test_every_cut_can_be_continued(program: Program, data: st.DataObject):
-    """Cut at any frame, resumed at any later moment from what the hot tier has or has not: the same stream in the end."""
+    """Cut at any frame, resumed at any later moment from what the hot tier has or has not: the same stream in the
+    end.
+    """
     broadcast = Broadcast().play(program)
     composer, reader, cuts = Composer(Cursor(0)), Reader(), list[tuple[int, int]]()
     frames: list[Frame] = []
@@ -159,7 +162,28 @@ def test_a_cursor_is_read_as_it_was_written(seq: int, offset: int):
     assert parse(str(Cursor(seq, offset))) == Cursor(seq, offset)
 
 
-@pytest.mark.parametrize("text", ["", "-1", "+1", "01", "1.", ".1", "1.0", "1.01", "1 ", " 1", "1\n", "1.2.3", "x", "١", "9" * 11, "1." + "9" * 13, "\0"])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "-1",
+        "+1",
+        "01",
+        "1.",
+        ".1",
+        "1.0",
+        "1.01",
+        "1 ",
+        " 1",
+        "1\n",
+        "1.2.3",
+        "x",
+        "١",
+        "9" * 11,
+        "1." + "9" * 13,
+        "\0",
+    ],
+)
 def test_what_is_no_cursor(text: str):
     """There is one spelling of each position; anything else is refused."""
     with pytest.raises(Refused) as refused:

@@ -35,9 +35,13 @@ def test_only_a_running_turn_makes_anything():
 
 
 def test_the_picture_shows_the_table():
-    """The states in the module's picture are those of the table, and every arrow between two of them is a transition."""
+    """The states in the module's picture are those of the table, and every arrow between two of them is a
+    transition.
+    """
     picture = turn.__doc__ or ""
-    assert set(re.findall(r"\b(queued|running|waiting|completed|failed|cancelled)\b", picture)) == set(TRANSITIONS) | ENDS
+    assert (
+        set(re.findall(r"\b(queued|running|waiting|completed|failed|cancelled)\b", picture)) == set(TRANSITIONS) | ENDS
+    )
     moves = {(before, after) for before, table in TRANSITIONS.items() for after in table.values() if before != after}
     assert moves == {
         ("queued", "running"),

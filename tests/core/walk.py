@@ -30,6 +30,7 @@ from dalsegno.core.event import (
 )
 from dalsegno.core.ids import effect_key, turn_id
 from dalsegno.core.input import Approval, Cancel, Input, Message, ToolResult, key_for
+from dalsegno.core.json import Json
 from dalsegno.core.lease import Lease
 from dalsegno.core.session import Session
 
@@ -84,7 +85,13 @@ class Walk:
 
     def admit(self, said: Input, *, key: str | None = None, taker: str | None = None) -> Admitted | None:
         admission = Admission(
-            TENANT, SESSION, said, key_for(key, said) if key else None, taker=taker, opening=SessionCreated(), queue_max=5
+            TENANT,
+            SESSION,
+            said,
+            key_for(key, said) if key else None,
+            taker=taker,
+            opening=SessionCreated(),
+            queue_max=5,
         )
         known = self.keys.get(admission.key.digest) if admission.key else None
         admitted: Admitted | None = self.write(admit(self.session, known, self.now, admission=admission))
@@ -118,11 +125,11 @@ class Walk:
     # ------------------------------------------------------------------------------------------- the operations
 
     def _say(self, number: int) -> None:
-        said = Message(f"message {self.number()}", on_busy=("queue", "reject")[number % 2] if number > 9 else "queue")  # type: ignore[arg-type]
+        said = Message(f"message {self.number()}", on_busy=("queue", "reject")[number % 2] if number > 9 else "queue")
         self.admit(said, key=f"key {self.count}", taker="replica-0" if number % 2 else None)
 
     def _items(self, number: int) -> None:
-        part = {"type": "input_text", "text": f"part {self.number()}"}
+        part: Json = {"type": "input_text", "text": f"part {self.number()}"}
         self.admit(Message(items=[{"type": "message", "role": "user", "content": [part]}] * (1 + number % 2)))
 
     def _retry(self, number: int) -> None:
@@ -140,7 +147,7 @@ class Walk:
 
     def _stop(self, number: int) -> None:
         if number % 3:
-            self.admit(Message(f"message {self.number()}", on_busy=("interrupt", "rollback")[number % 2]))  # type: ignore[arg-type]
+            self.admit(Message(f"message {self.number()}", on_busy=("interrupt", "rollback")[number % 2]))
         elif self.session is not None:
             self.admit(Cancel(hide=number % 2 == 1))
 
@@ -150,7 +157,9 @@ class Walk:
     def _model(self, number: int) -> None:
         said = [items.reasoning("hm", item_id=self._item_id("rs"))] if number % 2 else []
         said.append(items.message(f"answer {number}", item_id=self._item_id("msg")))
-        self.append(*(ItemDone(item, step=f"model#{self.count}", streamed=True, through=len(self.events)) for item in said))
+        self.append(
+            *(ItemDone(item, step=f"model#{self.count}", streamed=True, through=len(self.events)) for item in said)
+        )
 
     def _calls(self, number: int) -> None:
         if self.lease is None:
@@ -160,7 +169,8 @@ class Walk:
             call_id = f"call_{self.number()}"
             made.append(items.call(call_id, "tool", "{}", item_id=f"fc_{self.count}"))
         intents = [
-            ToolIntent(str(c["call_id"]), "tool", "once", effect_key(TENANT, SESSION, turn, str(c["call_id"]))) for c in made
+            ToolIntent(str(c["call_id"]), "tool", "once", effect_key(TENANT, SESSION, turn, str(c["call_id"])))
+            for c in made
         ]
         self.append(*(ItemDone(call, step=f"model#{self.count}", streamed=True) for call in made), *intents)
 
@@ -183,7 +193,9 @@ class Walk:
             self.append(ItemDone(items.output(call_id, f"result {number}", item_id=self._item_id("fco"))))
 
     def _end(self, number: int) -> None:
-        self.append(TurnCompleted({"output_tokens": number}), then="take", seen=len(self.events) if number % 2 else None)
+        self.append(
+            TurnCompleted({"output_tokens": number}), then="take", seen=len(self.events) if number % 2 else None
+        )
 
     def _fail(self, number: int) -> None:
         self.append(TurnFailed(TurnError("ValueError", "no")), then="take")
@@ -193,9 +205,9 @@ class Walk:
             self.claim()
 
     def _claim(self, number: int) -> None:
-        if self.lease is None and self.session is not None and self.session.ready_at in (0, None):
-            if self.session.ready_at == 0 and self.session.owner is None:
-                self.claim()
+        free = self.lease is None and self.session is not None and self.session.owner is None
+        if free and self.session is not None and self.session.ready_at == 0:
+            self.claim()
 
     def _park(self, number: int) -> None:
         waiting = self.unanswered()
