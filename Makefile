@@ -6,6 +6,7 @@
 
 PYTHON  ?= python3
 WORKERS ?= 2
+BENCH_ARGS ?= --save
 
 VENV := .venv
 PY   := $(VENV)/bin/python
@@ -39,7 +40,7 @@ format: $(VENV)/.installed-dev ## let ruff mend what it can
 	@$(PY) -m ruff check --fix --quiet . || true
 	@$(PY) -m ruff format .
 
-bench: $(VENV)/.installed-dev ## measure (BENCH_ARGS=)
+bench: $(VENV)/.installed-dev ## measure and write docs/figures (BENCH_ARGS=turns to measure a part and write nothing)
 	@test -f bench/__main__.py || { echo "there is no bench/__main__.py yet: nothing to measure" >&2; exit 1; }
 	@$(PY) -m bench $(BENCH_ARGS)
 

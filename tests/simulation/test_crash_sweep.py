@@ -1,4 +1,6 @@
-"""A crash at every step of a turn, for every class of effect: nothing lost, nothing doubled, nothing stuck (P1, P5, P6, P7)."""
+"""A crash at every step of a turn, for every class of effect: nothing lost, nothing doubled, nothing stuck (P1, P5,
+P6, P7).
+"""
 
 import pytest
 
@@ -23,7 +25,9 @@ SCRIPTS = {
     "artifact": Script("artifact", (("large",),), words=3),
 }
 EFFECTS = {
-    **dict.fromkeys(("keyed", "transactional", "once_probe", "once_ask", "approval", "dedupe", "agent_asks", "agent_calls"), 1),
+    **dict.fromkeys(
+        ("keyed", "transactional", "once_probe", "once_ask", "approval", "dedupe", "agent_asks", "agent_calls"), 1
+    ),
     **dict.fromkeys(("words", "read", "outside", "agent_step", "artifact"), 0),
     "once_tell": 1,
     "parallel": 3,
@@ -52,7 +56,7 @@ def _wrong(name: str, swept: Swept) -> list[str]:
     """What the class of effect promises and did not come about."""
     count, wanted = sum(swept.applied.values()), EFFECTS[name]
     unknown = sum("outcome of this call is unknown" in output for output in swept.outputs)
-    problems = []
+    problems = list[str]()
     if name in ("once_tell", "parallel") and count < wanted and wanted - count <= unknown:
         return problems  # at most once: the model was told that nobody knows
     if count != wanted:

@@ -1,7 +1,8 @@
-"""Simulated worlds: three replicas, a few people and at least five faults each; every promise holds in every one of them.
+"""Simulated worlds: three replicas, a few people and at least five faults each; every promise holds in every one of
+them.
 
-`WORLDS=100000 pytest tests/simulation/test_worlds.py -n 2` looks further; `FIRST=n` begins elsewhere. A world that fails is
-lived through again, with its trace, by `python -m dalsegno.testing.world --seed N`.
+`WORLDS=100000 pytest tests/simulation/test_worlds.py -n 2` looks further; `FIRST=n` begins elsewhere. A world that
+fails is lived through again, with its trace, by `python -m dalsegno.testing.world --seed N`.
 """
 
 import os
@@ -20,11 +21,13 @@ WORLDS = int(os.environ.get("WORLDS", "2000"))
 FIRST = int(os.environ.get("FIRST", "0"))
 
 
-@pytest.mark.timeout(max(120, WORLDS // CHUNKS // 2))
+@pytest.mark.timeout(max(240, WORLDS // CHUNKS // 2))
 @pytest.mark.parametrize("chunk", range(CHUNKS))
 def test_every_promise_holds_in_every_world(chunk: int):
-    """No message lost, doubled or out of order; no effect doubled; no stream torn; nothing stuck; and every kind of fault
-    and every place to crash really occurred, because a fault that never happens proves nothing."""
+    """Nothing is lost, doubled, torn or stuck in any world, and every kind of fault and every place to crash occurred.
+
+    A fault that never happens proves nothing.
+    """
     happened, crashed = Counter[str](), Counter[str]()
     failures: list[str] = []
     size = WORLDS // CHUNKS
@@ -34,8 +37,8 @@ def test_every_promise_holds_in_every_world(chunk: int):
         crashed += verdict.crashed
         failures += _problems(verdict)
     assert not failures, "\n".join(failures[:30])
-    assert not (missing := set(KINDS) - set(happened)), f"faults that never happened: {sorted(missing)}"
-    assert not (missing := CRASH_POINTS - set(crashed)), f"places where nothing ever crashed: {sorted(missing)}"
+    assert sorted(set(KINDS) - set(happened)) == [], "faults that never happened"
+    assert sorted(CRASH_POINTS - set(crashed)) == [], "places where nothing ever crashed"
 
 
 def _problems(verdict: Verdict) -> list[str]:
@@ -63,7 +66,9 @@ def _traces(*, hash_seed: str, first: int, last: int) -> str:
 
 
 def test_a_seed_is_a_world():
-    """The same seed is the same world to the last step, in another process, with another hash seed, whatever ran before."""
+    """The same seed is the same world to the last step, in another process, with another hash seed, whatever ran
+    before.
+    """
     together = _traces(hash_seed="1", first=40, last=60)
     assert together == _traces(hash_seed="2", first=40, last=60)
     assert together.splitlines()[7:9] == _traces(hash_seed="3", first=47, last=49).splitlines()

@@ -26,7 +26,9 @@ def main(seed: int, count: int, quiet: bool) -> None:
             click.echo(f"seed {number}: {text}")
         failed += bool(verdict.broken)
     seconds = time.perf_counter() - started
-    click.echo(f"{count} worlds, {failed} broken, {sum(happened.values())} faults, {count / seconds:.1f} worlds a second")
+    click.echo(
+        f"{count} worlds, {failed} broken, {sum(happened.values())} faults, {count / seconds:.1f} worlds a second"
+    )
     for kind, times in sorted(happened.items()):
         click.echo(f"  {times:6d} {kind}")
     sys.exit(1 if failed else 0)

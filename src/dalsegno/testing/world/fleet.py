@@ -1,4 +1,6 @@
-"""The fleet of a world: hosts on which replicas start, die, stop, drain and start again, and the wires to their clients."""
+"""The fleet of a world: hosts on which replicas start, die, stop, drain and start again, and the wires to their
+clients.
+"""
 
 import asyncio
 import contextvars
@@ -144,13 +146,13 @@ class Host:
             raise ConnectionLost("nobody listens")
         loop = self.tiers.loop
         answer: asyncio.Future[T] = loop.create_future()
-        task = self._spawn(_answer(ask(self.service), answer))
+        task = self._spawn(_answer(ask, self.service, answer))
         self.wires[answer] = lambda why: _break(answer, why)
         try:
             async with asyncio.timeout(PATIENCE_SECONDS):
                 return await answer
         except TimeoutError:
-            if not self.process.dead and self.tiers.weather.chance.random() < 0.5:
+            if self.tiers.weather.chance.random() < 0.5:
                 loop.call_soon(task.cancel, context=self.process.context)
             raise ConnectionLost("no answer in time") from None
         finally:
@@ -211,9 +213,9 @@ async def _drain(replica: Replica) -> None:
     await replica.stop()
 
 
-async def _answer(work: Awaitable[T], answer: "asyncio.Future[T]") -> None:
+async def _answer(ask: Callable[[Service], Awaitable[T]], service: Service, answer: "asyncio.Future[T]") -> None:
     try:
-        result = await work
+        result = await ask(service)
     except DalsegnoError as error:
         if not answer.done():
             answer.set_exception(error)

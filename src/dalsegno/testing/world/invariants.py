@@ -1,12 +1,24 @@
 """What must be true of a world in the end, whatever happened to it: the promises, over everything that was seen."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import msgspec
 
 from dalsegno.core import codec
-from dalsegno.core.event import TERMINAL, Event, ItemDone, ToolIntent, TurnCompleted, TurnCreated, TurnInput
+from dalsegno.core.claim import ATTEMPTS_MAX
+from dalsegno.core.event import (
+    TERMINAL,
+    Event,
+    ItemDone,
+    ToolIntent,
+    TurnCompleted,
+    TurnCreated,
+    TurnInput,
+    TurnStarted,
+)
 from dalsegno.core.ids import turn_id
+from dalsegno.core.input import Cancel, Message
+from dalsegno.core.item import OUTPUT
 from dalsegno.core.session import fold
 from dalsegno.ports import Ref
 from dalsegno.testing.world.ledger import Ledger
@@ -22,53 +34,58 @@ def broken_promises(town: Town, watch: Watch, ledger: Ledger) -> Iterator[str]:
     yield from ledger.problems
     for ref in sorted(watch.database.rows, key=lambda ref: ref.id):
         log = watch.log(ref)
-        for problem in _row(ref, watch, log), _acks(ref, town, log), _turns(log), _effects(ref, watch, ledger, log):
+        acks = [ack for ack in town.acks if ack.ref == ref]
+        first = list({ack.key: ack for ack in reversed(acks)}.values())
+        problems = (
+            *(_row(ref, watch), _inputs(acks, log), _order(first), _turns(log), _ends(log)),
+            *(_effects(ref, watch, ledger, log), _shared(ref, ledger, log)),
+        )
+        for problem in problems:
             yield from (f"session {ref.id}: {text}" for text in problem)
 
 
-def _row(ref: Ref, watch: Watch, log: list[Event] | object) -> Iterator[str]:
+def _row(ref: Ref, watch: Watch) -> Iterator[str]:
     """Law 1: the row is the fold of the log, and nobody holds anything any more."""
-    row = watch.database.rows[ref]
-    events = watch.log(ref)
-    session = watch.database.session(ref, row)
+    row, events = watch.database.rows[ref], watch.log(ref)
+    session, folded = watch.database.session(ref, row), fold(ref.id, ref.tenant, events)
     if [event.seq for event in events] != list(range(1, row.head + 1)):
         yield "its numbers have gaps"
-    if replace(fold(ref.id, ref.tenant, events), epoch=0) != replace(session, owner=None, epoch=0):
-        yield f"its row is {session}, its log folds to {fold(ref.id, ref.tenant, events)}"
+    if replace(folded, epoch=0) != replace(session, owner=None, epoch=0):
+        yield f"its row is {session}, its log folds to {folded}"
     if session.open or session.owner is not None:
         yield f"it is not at rest: {session.open}, owned by {session.owner}"
 
 
-def _acks(ref: Ref, town: Town, log: object) -> Iterator[str]:
-    """P1, P2, P3: each acknowledged input is there once, in order; repeats were told the same."""
-    events = town.watch.log(ref)
-    by_key: dict[str, list[Event]] = {}
-    for event in events:
+def _inputs(acks: Sequence[Ack], log: Sequence[Event]) -> Iterator[str]:
+    """P1, P2: each acknowledged input is in the log, and no input twice; repeats were told the same."""
+    places: dict[str, list[int]] = {}
+    for event in log:
         data = codec.decode(event)
         if isinstance(data, TurnCreated | TurnInput) and data.key is not None:
-            by_key.setdefault(data.key, []).append(event)
-    for key, found in by_key.items():
+            places.setdefault(data.key, []).append(event.seq)
+    for key, found in places.items():
         if len(found) > 1:
-            yield f"{key} is in the log {len(found)} times"
-    acks = [ack for ack in town.acks if ack.ref == ref]
-    receipts: dict[str, Ack] = {}
+            yield f"{key} is in the log at {found}"
+    first: dict[str, Ack] = {}
     for ack in acks:
-        first = receipts.setdefault(ack.key, ack)
-        if replace(first.receipt, replayed=False) != replace(ack.receipt, replayed=False):
-            yield f"{ack.key} was told {first.receipt} and {ack.receipt}"
-        place = [event.seq for event in by_key.get(ack.key, ())]
-        if place != [ack.receipt.seq]:
-            yield f"{ack.key} was acknowledged as {ack.receipt.seq}; the log has it at {place}"
-    for one in receipts.values():
-        for other in receipts.values():
-            if one.acked < other.sent and one.receipt.seq >= other.receipt.seq:
+        told = first.setdefault(ack.key, ack).receipt
+        if replace(told, replayed=False) != replace(ack.receipt, replayed=False):
+            yield f"{ack.key} was told {told} and {ack.receipt}"
+        if places.get(ack.key) != [ack.receipt.seq]:
+            yield f"{ack.key} was acknowledged as {ack.receipt.seq}; the log has it at {places.get(ack.key)}"
+
+
+def _order(acks: Sequence[Ack]) -> Iterator[str]:
+    """P3: what was acknowledged before something else was sent comes before it."""
+    for one in acks:
+        for other in acks:
+            if one.key != other.key and one.acked < other.sent and one.receipt.seq >= other.receipt.seq:
                 yield f"{one.key} was acknowledged before {other.key} was sent, and comes after it"
 
 
-def _turns(log: object) -> Iterator[str]:
+def _turns(log: Sequence[Event]) -> Iterator[str]:
     """P5: each turn has exactly one end, after which nothing is heard of it."""
     ends: dict[int | None, int] = {}
-    assert isinstance(log, list)
     for event in log:
         if event.turn in ends:
             yield f"event {event.seq} ({event.type}) follows the end of its turn at {ends[event.turn]}"
@@ -79,12 +96,51 @@ def _turns(log: object) -> Iterator[str]:
             yield f"turn {event.seq} has no end"
 
 
-def _effects(ref: Ref, watch: Watch, ledger: Ledger, log: object) -> Iterator[str]:
+def _ends(log: Sequence[Event]) -> Iterator[str]:
+    """How a turn ends follows from what was said to it before: a cancel cancels it, a message that joined is
+    answered.
+    """
+    cancelled: set[int | None] = set()
+    joined: dict[int | None, int] = {}
+    shown: dict[int | None, int] = {}
+    for event in log:
+        data = codec.decode(event)
+        if isinstance(data, TurnInput) and isinstance(data.input, Cancel):
+            cancelled.add(event.turn)
+        elif isinstance(data, TurnInput) and isinstance(data.input, Message):
+            joined[event.turn] = event.seq
+        elif isinstance(data, ItemDone) and data.through is not None:
+            shown[event.turn] = data.through
+        elif isinstance(data, TurnStarted) and data.attempt > ATTEMPTS_MAX:
+            yield f"turn {event.turn} is tried for the {data.attempt}th time"
+        elif isinstance(data, TurnCompleted) and event.turn in cancelled:
+            yield f"turn {event.turn} completed although it had been cancelled"
+        elif isinstance(data, TurnCompleted) and joined.get(event.turn, 0) > shown.get(event.turn, 0):
+            yield f"turn {event.turn} completed without an answer to {joined[event.turn]}"
+
+
+def _shared(ref: Ref, ledger: Ledger, log: Sequence[Event]) -> Iterator[str]:
+    """Identical calls of a turn, one after another, change the world once if the first one's result is on record."""
+    results: dict[tuple[int | None, str], str] = {}
+    digests: dict[tuple[int | None, str], str] = {}
+    for event in log:
+        data = codec.decode(event)
+        if isinstance(data, ToolIntent) and data.dedupe is not None:
+            digests[event.turn, data.call_id] = data.dedupe
+            name = f"{ref.tenant}/{ref.id}/{turn_id(ref.id, event.turn or 0)}/{data.call_id}"
+            if (event.turn, data.dedupe) in results and ledger.applied[name]:
+                yield f"{data.name} {data.call_id} ran again; {results[event.turn, data.dedupe]} had the same digest"
+        elif isinstance(data, ItemDone) and data.item["type"] == OUTPUT and data.item["status"] == "completed":
+            digest = digests.get((event.turn, str(data.item["call_id"])))
+            if digest is not None:
+                results[event.turn, digest] = str(data.item["call_id"])
+
+
+def _effects(ref: Ref, watch: Watch, ledger: Ledger, log: Sequence[Event]) -> Iterator[str]:
     """P7: each class of effect as often as it promises, for every decision on record."""
-    assert isinstance(log, list)
-    intents: dict[tuple[int, str], ToolIntent] = {}
-    outputs: dict[tuple[int, str], dict[str, object]] = {}
-    completed: set[int] = set()
+    intents: dict[tuple[int | None, str], ToolIntent] = {}
+    outputs: dict[tuple[int | None, str], dict[str, object]] = {}
+    completed: set[int | None] = set()
     for event in log:
         data = codec.decode(event)
         if isinstance(data, ToolIntent):
@@ -96,14 +152,16 @@ def _effects(ref: Ref, watch: Watch, ledger: Ledger, log: object) -> Iterator[st
                 yield f"{data.item['call_id']} has two outputs"
             outputs[event.turn, str(data.item["call_id"])] = dict(data.item)
     for (turn, call_id), intent in intents.items():
-        name = f"{ref.tenant}/{ref.id}/{turn_id(ref.id, turn)}/{call_id}"
+        name = f"{ref.tenant}/{ref.id}/{turn_id(ref.id, turn or 0)}/{call_id}"
         output = outputs.get((turn, call_id))
         if turn in completed and output is None:
             yield f"{intent.name} {call_id} of a completed turn has no output"
         yield from _effect(name, intent, output, watch, ledger)
 
 
-def _effect(name: str, intent: ToolIntent, output: dict[str, object] | None, watch: Watch, ledger: Ledger) -> Iterator[str]:
+def _effect(
+    name: str, intent: ToolIntent, output: dict[str, object] | None, watch: Watch, ledger: Ledger
+) -> Iterator[str]:
     applied, tries = ledger.applied[name], ledger.attempts.get(name, [])
     said = output is not None and str(output["output"]).startswith(("did ", '{"read"', "dal segno"))
     copied = intent.dedupe is not None

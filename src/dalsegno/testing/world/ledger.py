@@ -1,7 +1,7 @@
 """The outside world as tools change it: what was tried, what took effect, and in whose name.
 
-The ledger honours keys as a good payment service does: a key that it has seen changes nothing. It remembers more than such
-a service could: which recorded decision each attempt was for, and whether its replica still held the lease.
+The ledger honours keys as a good payment service does: a key that it has seen changes nothing. It remembers more than
+such a service could: which recorded decision each attempt was for, and whether its replica still held the lease.
 """
 
 from collections import Counter

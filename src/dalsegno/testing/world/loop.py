@@ -1,7 +1,9 @@
-"""A deterministic event loop: time is virtual, the order of what is ready is drawn from a seed, processes can be killed.
+"""A deterministic event loop: time is virtual, the order of what is ready is drawn from a seed, processes can be
+killed.
 
-Everything that a callback or a task starts belongs to the process that started it (a context variable). So a process dies
-as with SIGKILL, between two steps and without a word to its own code, and stops as with SIGSTOP, its timers included.
+Everything that a callback or a task starts belongs to the process that started it (a context variable). So a process
+dies as with SIGKILL, between two steps and without a word to its own code, and stops as with SIGSTOP, its timers
+included.
 """
 
 import asyncio
@@ -10,9 +12,10 @@ import heapq
 import random
 import sys
 from collections.abc import Callable, Coroutine, Generator
-from typing import Any, TypeVar
+from typing import Any, TypeVar, TypeVarTuple
 
 T = TypeVar("T")
+Ts = TypeVarTuple("Ts")
 
 PROCESS: contextvars.ContextVar["Process | None"] = contextvars.ContextVar("process", default=None)
 LATE_SECONDS = 0.002
@@ -64,19 +67,20 @@ class _Task(asyncio.Task[T]):
         return self is other
 
 
-class WorldLoop(asyncio.AbstractEventLoop):
+class WorldLoop(asyncio.BaseEventLoop):
     """The loop of one world. `errors` are what nobody else has caught."""
 
     def __init__(self, chance: random.Random) -> None:
+        self.closing = False
+        super().__init__()
         self.chance = chance
         self.steps = 0
         self.errors: list[dict[str, Any]] = []
-        self.closing = False
         self._now = 0.0
         self._count = 0
-        self._ready: list[_Handle | _Timer] = []
+        self._due: list[_Handle | _Timer] = []
         self._dead: list[_Handle | _Timer] = []
-        self._timers: list[tuple[float, int, _Timer]] = []
+        self._waiting: list[tuple[float, int, _Timer]] = []
         self._tasks: list[asyncio.Task[Any]] = []
         self._tasks_bound = 256
 
@@ -88,18 +92,13 @@ class WorldLoop(asyncio.AbstractEventLoop):
     def get_debug(self) -> bool:
         return False
 
-    def is_running(self) -> bool:
-        return True
-
     def is_closed(self) -> bool:
-        return False
+        return self.closing
 
     def create_future(self) -> "asyncio.Future[Any]":
         return asyncio.Future(loop=self)
 
-    def create_task(  # type: ignore[override]  # typeshed wants the keywords of the newest Python
-        self, coro: Coroutine[Any, Any, T] | Generator[Any, None, T], **options: Any
-    ) -> "asyncio.Task[T]":
+    def create_task(self, coro: Coroutine[Any, Any, T] | Generator[Any, None, T], **options: Any) -> "asyncio.Task[T]":
         """A task of the process that creates it, or of `context`'s. Held on to: the dead do not clean up."""
         task: asyncio.Task[T] = _Task(coro, loop=self, **options)
         if len(self._tasks) >= self._tasks_bound:
@@ -108,32 +107,30 @@ class WorldLoop(asyncio.AbstractEventLoop):
         self._tasks.append(task)
         return task
 
-    def call_soon(  # type: ignore[override]
-        self, callback: Callable[..., object], *args: Any, context: contextvars.Context | None = None
+    def call_soon(
+        self, callback: Callable[[*Ts], object], *args: *Ts, context: contextvars.Context | None = None
     ) -> asyncio.Handle:
         if context is None:
             context = contextvars.copy_context()
         handle = _Handle(callback, args, self, context)
         handle.process = context.get(PROCESS)
-        self._ready.append(handle)
+        self._due.append(handle)
         return handle
 
-    call_soon_threadsafe = call_soon
-
-    def call_later(  # type: ignore[override]
-        self, delay: float, callback: Callable[..., object], *args: Any, context: contextvars.Context | None = None
+    def call_later(
+        self, delay: float, callback: Callable[[*Ts], object], *args: *Ts, context: contextvars.Context | None = None
     ) -> asyncio.TimerHandle:
         return self.call_at(self._now + delay, callback, *args, context=context)
 
-    def call_at(  # type: ignore[override]
-        self, when: float, callback: Callable[..., object], *args: Any, context: contextvars.Context | None = None
+    def call_at(
+        self, when: float, callback: Callable[[*Ts], object], *args: *Ts, context: contextvars.Context | None = None
     ) -> asyncio.TimerHandle:
         if context is None:
             context = contextvars.copy_context()
         when = max(when, self._now) + self.chance.random() * LATE_SECONDS
         timer = _Timer(when, callback, args, self, context)
         timer.process = context.get(PROCESS)
-        heapq.heappush(self._timers, (when, self.number(), timer))
+        heapq.heappush(self._waiting, (when, self.number(), timer))
         return timer
 
     def _timer_handle_cancelled(self, handle: asyncio.TimerHandle) -> None:
@@ -167,13 +164,13 @@ class WorldLoop(asyncio.AbstractEventLoop):
     def resume(self, process: Process) -> None:
         """SIGCONT: what became ready meanwhile is ready now."""
         process.stopped = False
-        self._ready += process.held  # type: ignore[arg-type]
+        self._due += process.held  # type: ignore[arg-type]
         process.held = []
 
     def end(self) -> None:
         """Cancel whatever is left, the dead included, so that nothing of this world outlives it."""
         self.closing = True
-        self._ready += self._dead
+        self._due += self._dead
         for _ in range(50):
             left = [task for task in self._tasks if not task.done()]
             if not left:
@@ -186,12 +183,12 @@ class WorldLoop(asyncio.AbstractEventLoop):
                 task._log_destroy_pending = False  # type: ignore[attr-defined]
             elif not task.cancelled():
                 task.exception()
-        self._tasks, self._ready, self._timers, self._dead = [], [], [], []
+        self._tasks, self._due, self._waiting, self._dead = [], [], [], []
 
     def _once(self) -> None:
-        if not self._ready:
+        if not self._due:
             self._advance()
-        batch, self._ready = self._ready, []
+        batch, self._due = self._due, []
         if len(batch) > 1:
             self.chance.shuffle(batch)
         for handle in batch:
@@ -209,13 +206,13 @@ class WorldLoop(asyncio.AbstractEventLoop):
             handle._run()
 
     def _advance(self) -> None:
-        while self._timers and self._timers[0][2].cancelled():
-            heapq.heappop(self._timers)
-        if not self._timers:
+        while self._waiting and self._waiting[0][2].cancelled():
+            heapq.heappop(self._waiting)
+        if not self._waiting:
             raise Deadlock(f"nothing is ready and nothing is scheduled at {self._now:.3f} s")
-        self._now = self._timers[0][0]
-        while self._timers and self._timers[0][0] <= self._now:
-            self._ready.append(heapq.heappop(self._timers)[2])
+        self._now = self._waiting[0][0]
+        while self._waiting and self._waiting[0][0] <= self._now:
+            self._due.append(heapq.heappop(self._waiting)[2])
 
     def _close_generator(self, generator: Any) -> None:
         self.create_task(generator.aclose())

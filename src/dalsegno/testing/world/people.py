@@ -1,4 +1,6 @@
-"""The people of a world: they talk, repeat themselves, decide when asked, read along, and believe nothing they are told."""
+"""The people of a world: they talk, repeat themselves, decide when asked, read along, and believe nothing they are
+told.
+"""
 
 import asyncio
 import random
@@ -117,14 +119,14 @@ class Person:
         return first
 
     async def decide(self) -> None:
-        """Answer what a waiting turn asks; now and then not before somebody hurries."""
+        """Answer what a waiting turn asks; now and then not before somebody hurries, or never, if it expires."""
         stubborn: set[str] = set()
         while not self.town.over:
             await asyncio.sleep(0.1 + 0.5 * self.chance.random())
             for action in self._asked():
                 if self.chance.random() < 0.15:
                     stubborn.add(action.call_id)
-                if action.call_id not in stubborn or self.town.hurry:
+                if action.call_id not in stubborn or (self.town.hurry and action.expires_at is None):
                     await self._tell(self._answer(action))
 
     async def read(self) -> None:
@@ -145,7 +147,11 @@ class Person:
     def _answer(self, action: Action) -> Input:
         roll = self.chance.random()
         if action.type == "tool_result":
-            return ToolResult(action.call_id, output="from outside") if roll < 0.8 else ToolResult(action.call_id, error="no")
+            return (
+                ToolResult(action.call_id, output="from outside")
+                if roll < 0.8
+                else ToolResult(action.call_id, error="no")
+            )
         if action.reason == "unknown_outcome" and self.town.happened(self.ref, action.call_id):
             return ToolResult(action.call_id, output="I looked: it happened")
         return Approval(action.call_id, "approve" if roll < 0.8 else "deny")
@@ -163,8 +169,9 @@ class Person:
     async def _read(self, reader: Reader) -> None:
         turn = None if reader.turn is None else turn_id(self.ref.id, reader.turn)
         try:
-            while not await self._connect(reader, turn):
-                await asyncio.sleep(0.02 + 0.3 * self.chance.random())
+            done = False
+            while not done:
+                done = await self._connect(reader, turn)
             reader.check_against(self.town.watch.log(self.ref))
         except Broken as broken:
             self.town.watch.breaks(f"session {self.ref.id}, a reader of turn {reader.turn}: {broken}")
@@ -191,6 +198,7 @@ class Person:
                 reader.take(frame)
         finally:
             host.hang_up(connection)
+            await asyncio.sleep(0.02 + 0.3 * self.chance.random())
         return False
 
     def _ended(self, why: str, reader: Reader) -> bool:

@@ -1,4 +1,6 @@
-"""A provider as strict as any: would it take this context as its input? Knows items and nothing of how they came about."""
+"""A provider as strict as any: would it take this context as its input? Knows items and nothing of how they came
+about.
+"""
 
 from collections.abc import Sequence
 
@@ -8,8 +10,8 @@ from dalsegno.core.json import JsonObject
 def refused_by_providers(items: Sequence[JsonObject]) -> str | None:
     """Why a provider would refuse these items as input, or None.
 
-    Each call has exactly one result, none comes without its call, calls that are side by side are answered before anything
-    else comes, and no item has the id of another.
+    Each call has exactly one result, none comes without its call, calls that are side by side are answered before
+    anything else comes, and no item has the id of another.
     """
     waiting: set[object] = set()
     known: set[object] = set()

@@ -1,7 +1,7 @@
 """A client that believes nothing: it reads a stream frame by frame and raises at the first broken promise (P8).
 
-It knows of the server's side nothing but the frames. What it keeps is what a client can keep: its cursor, the numbers of
-the events it has, and the text of the items that are open for it.
+It knows of the server's side nothing but the frames. What it keeps is what a client can keep: its cursor, the numbers
+of the events it has, and the text of the items that are open for it.
 """
 
 from collections.abc import Sequence

@@ -15,7 +15,21 @@ from dalsegno.core.json import JsonObject
 from dalsegno.core.part import Part, Thought, ToolCall, Usage
 
 WORDS = ("al", " segno", " 𝄋", " fine", " coda", " da", " capo", " – ", "é", ".")
-COMMON = ("keyed", "tx", "read", "once", "probed", "asked", "keyed", "once", "gated", "outside", "twice", "ever", "slow")
+COMMON = (
+    "keyed",
+    "tx",
+    "read",
+    "once",
+    "probed",
+    "asked",
+    "keyed",
+    "once",
+    "gated",
+    "outside",
+    "twice",
+    "ever",
+    "slow",
+)
 RARE = ("raises", "hasty", "large", "nobody")
 BEFORE = ("", "", "", "say", "step", "emit", "call", "ask", "raise", "summarize")
 

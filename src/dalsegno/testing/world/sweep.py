@@ -1,4 +1,5 @@
-"""The crash sweep: one scripted turn, and a crash at its first, second, … last step outside itself, each in a world of its own.
+"""The crash sweep: one scripted turn, and a crash at its first, second, … last step outside itself, each in a world
+of its own.
 
 Every call of a port is two such steps, before and after it; so are each delta of the model and each tool. Polls of the
 fleet are not counted: they go on for ever and belong to no turn.
@@ -13,8 +14,8 @@ from dalsegno.core.event import Action
 from dalsegno.core.input import Approval, Input, Message, ToolResult
 from dalsegno.core.turn import undecided
 from dalsegno.testing.world.loop import Process
-from dalsegno.testing.world.reader import Broken, Reader
 from dalsegno.testing.world.people import Person
+from dalsegno.testing.world.reader import Broken
 from dalsegno.testing.world.script import Script
 from dalsegno.testing.world.world import Verdict, World, run_seed
 

@@ -1,11 +1,11 @@
 """The tiers as one replica of the world meets them: the memory stores behind everything that can go wrong on the way.
 
-Each wrapper keeps its port's promises, and no more than them: an answer may be lost, a call may take long or fail, hints
-may be lost, doubled or late. A call of a replica that died returns to nobody.
+Each wrapper keeps its port's promises, and no more than them: an answer may be lost, a call may take long or fail,
+hints may be lost, doubled or late. A call of a replica that died returns to nobody.
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Sequence
 from contextlib import asynccontextmanager
 from datetime import timedelta
 from typing import Any, TypeVar
@@ -32,13 +32,16 @@ class Line:
         self.tier = tier
         self.process = process
         self.weather = weather
+        self.late: list[asyncio.Task[None]] = []
 
     async def call(self, name: str, work: Callable[[], Awaitable[R]]) -> R:
         """Carry one call there and its answer back, or what the weather makes of it."""
         weather, point = self.weather, f"{self.tier}.{name}"
         await self.reach(f"{point}:before")
         fault = weather.strikes(self.process, point) if weather.armed else None
-        await asyncio.sleep(weather.chance.random() * 0.004 + weather.slow.get(self.tier, 0.0) * weather.chance.random())
+        await asyncio.sleep(
+            weather.chance.random() * 0.004 + weather.slow.get(self.tier, 0.0) * weather.chance.random()
+        )
         if self.broken():
             if self.tier == "hot":
                 await asyncio.sleep(HOT_SECONDS)
@@ -82,7 +85,7 @@ class Line:
                 loop = asyncio.get_running_loop()
                 seconds = 0.2 + 2.5 * self.weather.chance.random()
                 server = Process(f"log for {self.process.name}", self.process.incarnation)
-                loop.create_task(_later(work, seconds), context=server.context)
+                self.late.append(loop.create_task(_later(work, seconds), context=server.context))
                 await asyncio.sleep(0.3)
                 raise Unavailable("no answer in time", outcome="unknown")
             case _:
@@ -169,7 +172,7 @@ class FaultyLog:
                     begun.set_exception(error)
 
         async def begin() -> Transaction:
-            loop.create_task(hold(), context=server.context)
+            self._line.late.append(loop.create_task(hold(), context=server.context))
             return await begun
 
         try:
@@ -187,13 +190,15 @@ class FaultyTransaction:
         self._server = server
 
     async def execute(self, statement: str, parameters: Sequence[object] = ()) -> Sequence[tuple[object, ...]]:
-        return await self._line.call("execute", lambda: self._at_server(self._inner.execute(statement, parameters)))
+        return await self._line.call(
+            "execute", lambda: self._at_server(lambda: self._inner.execute(statement, parameters))
+        )
 
     async def commit(self, decide: Decide[R]) -> Decision[R]:
-        return await self._line.call("close", lambda: self._at_server(self._inner.commit(decide)))
+        return await self._line.call("close", lambda: self._at_server(lambda: self._inner.commit(decide)))
 
-    async def _at_server(self, work: Any) -> Any:
-        task = asyncio.get_running_loop().create_task(work, context=self._server.context)
+    async def _at_server(self, work: Callable[[], Coroutine[Any, Any, R]]) -> R:
+        task = asyncio.get_running_loop().create_task(work(), context=self._server.context)
         task.add_done_callback(_seen, context=self._server.context)
         return await task
 

@@ -1,4 +1,5 @@
-"""The world's eye: it sees every write at the moment it is carried out, every model call and every tool, and judges them.
+"""The world's eye: it sees every write at the moment it is carried out, every model call and every tool, and judges
+them.
 
 What can only be judged at the end is in `invariants`. Nothing here is known to the code that is being tested.
 """
@@ -9,8 +10,9 @@ from typing import TypeVar
 from dalsegno.core import codec
 from dalsegno.core.append import Decide, Decision, Write
 from dalsegno.core.context import Context, context
-from dalsegno.core.event import Event
-from dalsegno.core.ids import turn_number
+from dalsegno.core.event import Event, TurnInput
+from dalsegno.core.ids import turn_id, turn_number
+from dalsegno.core.input import Approval, Cancel
 from dalsegno.core.step import journal
 from dalsegno.ports import Call, Ref
 from dalsegno.runtime.handle import Turn
@@ -22,7 +24,9 @@ from dalsegno.testing.world.provider import refused_by_providers
 from dalsegno.testing.world.weather import Weather
 
 R = TypeVar("R")
-CLIENT_EVENTS = frozenset({"session.created", "session.updated", "session.deleted", "turn.created", "turn.input", "turn.cancelled"})
+CLIENT_EVENTS = frozenset(
+    {"session.created", "session.updated", "session.deleted", "turn.created", "turn.input", "turn.cancelled"}
+)
 
 
 class WatchedDatabase(MemoryDatabase):
@@ -76,6 +80,7 @@ class Watch:
             self.breaks(f"session {ref.id}: the model was shown what no provider takes: {why}")
         if context(log[: shown.through], session=ref.id).items != shown.items:
             self.breaks(f"session {ref.id}: the model was shown something else than the log up to {shown.through}")
+        self._check_hidden(ref, log[: shown.through], shown)
         if self.lease(ref, turn.attempt) == "stale":
             return
         first = turn_number(ref.id, turn.id)
@@ -87,6 +92,19 @@ class Watch:
         if running is not None and running.last > shown.through:
             self.breaks(f"session {ref.id}: turn {first} was shown its log up to {shown.through} of {running.last}")
 
+    def _check_hidden(self, ref: Ref, log: Sequence[Event], shown: Context) -> None:
+        """What was rolled back is not shown; told by the ids of items, not by the context's own fold.
+
+        A summary stands for turns before its own, and stays.
+        """
+        ended = {event.turn for event in log if event.type == "turn.cancelled"}
+        for event in log:
+            data = codec.decode(event) if event.type == "turn.input" and event.turn in ended else None
+            if isinstance(data, TurnInput) and isinstance(data.input, Cancel) and data.input.hide:
+                mark = f"_{turn_id(ref.id, event.turn or 0)[:8]}{event.turn:x}_"
+                if any(mark in str(item["id"]) and item.get("role") != "developer" for item in shown.items):
+                    self.breaks(f"session {ref.id}: turn {event.turn} was rolled back, and the model was shown it")
+
     def tool_runs(self, call: Call, lease: Lease) -> None:
         """Law 4: the intent is on record before the effect, and a recorded call is not run again."""
         ref = Ref(call.tenant, call.session)
@@ -97,6 +115,10 @@ class Watch:
             self.breaks(f"session {ref.id}: {call.name} {call.id} ran without its intent on record")
         elif known.intents[call.id][1].key != call.key:
             self.breaks(f"session {ref.id}: {call.name} {call.id} ran under another key than its intent's")
+        answer = known.answers.get(call.id)
+        approved = answer is not None and isinstance(answer[1], Approval) and answer[1].decision == "approve"
+        if call.name in ("gated", "hasty") and not approved:
+            self.breaks(f"session {ref.id}: {call.name} {call.id} ran without an approval")
         if call.id in known.outputs and lease == "held":
             self.breaks(f"session {ref.id}: {call.name} {call.id} is on record and was run again")
 

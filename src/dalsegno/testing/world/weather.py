@@ -1,7 +1,7 @@
 """The weather: what is wrong with the world at this moment, and a count of everything that ever was.
 
-A fault is either a condition that lasts (`slow`, `cut`, `down`), or it is armed and strikes once, at the next call that it
-fits. Nothing here waits or decides; `tiers` looks up what is to happen to a call.
+A fault is either a condition that lasts (`slow`, `cut`, `down`), or it is armed and strikes once, at the next call
+that it fits. Nothing here waits or decides; `tiers` looks up what is to happen to a call.
 """
 
 import random
@@ -24,8 +24,8 @@ CRASH_POINTS = frozenset(
     + [f"log.commit[{kind}]:after" for kind in WRITTEN]
     + ["model:before", "model:delta", "model:after", "tool:before", "tool:effect", "tool:after"]
 )
-"""Every place where a replica can die. `log.commit[x]` is a commit whose last event was an `x`; `close` is a transaction's
-own commit."""
+"""Every place where a replica can die. `log.commit[x]` is a commit whose last event was an `x`; `close` is a
+transaction's own commit."""
 
 
 class Armed:

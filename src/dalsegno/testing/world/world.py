@@ -53,7 +53,9 @@ class Verdict(msgspec.Struct):
 
 
 class World:
-    """Three replicas in one loop, on the memory stores, behind faulty lines. What happens in it is a story's to tell."""
+    """Three replicas in one loop, on the memory stores, behind faulty lines. What happens in it is a story's to
+    tell.
+    """
 
     def __init__(self, seed: int) -> None:
         self.seed = seed
@@ -162,6 +164,7 @@ class Story:
             watch.breaks("somebody is not served for a minute, although most of the world works most of the time")
         await trouble.heal()
         world.town.hurry = True
+        await world.quiet()  # without another word from anybody
         await asyncio.gather(*(self._still_serves(person) for person in self.people))
         await world.quiet()
         world.town.over = True
