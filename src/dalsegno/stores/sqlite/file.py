@@ -8,9 +8,10 @@ import os
 import sqlite3
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
-from typing import Literal
+from typing import Literal, TypeVar
 
 from dalsegno.errors import ConfigError, DalsegnoError, Outcome, Unavailable, Unreadable
 from dalsegno.stores import sqlfile
@@ -18,6 +19,7 @@ from dalsegno.stores import sqlfile
 if sys.platform != "win32":
     import fcntl
 
+T = TypeVar("T")
 SCHEMA_KNOWN = 1
 Sync = Literal["FULL", "NORMAL", "OFF"]
 """FULL: every commit is on the disk before it is acknowledged (P1): one sync of the write-ahead log. NORMAL: a power
@@ -127,20 +129,46 @@ def beside(path: Path, ending: str) -> Path:
 
 
 def connect(path: Path, *, sync: Sync = "FULL", cache_kib: int = 1024, wait_seconds: float = 0.0) -> sqlite3.Connection:
-    """A connection to a file whose schema is in place. `wait_seconds` is how long a statement waits for a lock."""
-    connection = sqlite3.connect(path, isolation_level=None, check_same_thread=False, timeout=wait_seconds)
-    try:
-        connection.execute(f"PRAGMA synchronous = {sync}")
-        connection.execute("PRAGMA cell_size_check = ON")
-        # What is erased is overwritten, as far as the file goes; not every build of SQLite does so by itself.
-        connection.execute("PRAGMA secure_delete = ON")
-        connection.execute(f"PRAGMA cache_size = -{int(cache_kib)}")
-        # The keeper of the write-ahead log copies it back off the commit path; this is only the backstop.
-        connection.execute("PRAGMA wal_autocheckpoint = 16000")
-    except sqlite3.Error:
-        connection.close()
-        raise
-    return connection
+    """A connection to a file whose schema is in place. `wait_seconds` is how long a statement waits for a lock.
+
+    Opening itself is patient: the last process that leaves locks the file for a moment while it tidies up.
+    """
+
+    def open_file() -> sqlite3.Connection:
+        opened = sqlite3.connect(path, isolation_level=None, check_same_thread=False, timeout=PATIENCE_SECONDS)
+        try:
+            _furnish(opened, sync, cache_kib)
+            opened.execute(f"PRAGMA busy_timeout = {round(wait_seconds * 1000)}").fetchall()
+        except sqlite3.Error:
+            opened.close()
+            raise
+        return opened
+
+    return _patiently(open_file)
+
+
+def _furnish(connection: sqlite3.Connection, sync: Sync, cache_kib: int) -> None:
+    connection.execute(f"PRAGMA synchronous = {sync}")
+    connection.execute("PRAGMA cell_size_check = ON")
+    # What is erased is overwritten, as far as the file goes; not every build of SQLite does so by itself.
+    connection.execute("PRAGMA secure_delete = ON")
+    connection.execute(f"PRAGMA cache_size = -{int(cache_kib)}")
+    # The keeper of the write-ahead log copies it back off the commit path; this is only the backstop.
+    connection.execute("PRAGMA wal_autocheckpoint = 16000")
+    # The first look at the file is the one that may have to recover the log that a killed process left.
+    connection.execute("PRAGMA schema_version").fetchall()
+
+
+def _patiently(work: Callable[[], T]) -> T:
+    """Do `work` again while the file is locked, for as long as a write would wait for its turn."""
+    deadline = time.monotonic() + PATIENCE_SECONDS
+    while True:
+        try:
+            return work()
+        except sqlite3.Error as error:
+            if not is_busy(error) or time.monotonic() > deadline:
+                raise
+            time.sleep(0.01)
 
 
 def reader(path: Path, *, wait_seconds: float) -> sqlite3.Connection:
@@ -159,26 +187,19 @@ def prepare(path: Path, *, product: str) -> None:
         raise ConfigError(f"the database cannot be kept at {path}: {error}") from error
     try:
         gate.enter()
-        _prepare_patiently(path, product)
+        _patiently(partial(_prepare, path, product))
+    except sqlite3.Error as error:
+        raise translated(error) from error
     finally:
         gate.close()
 
 
-def _prepare_patiently(path: Path, product: str) -> None:
-    deadline = time.monotonic() + PATIENCE_SECONDS
-    while True:
-        try:
-            opened = sqlite3.connect(path, isolation_level=None, timeout=PATIENCE_SECONDS)
-            with contextlib.closing(opened) as connection:
-                connection.execute("PRAGMA page_size = 4096")
-                # Changing the journal mode does not wait for locks, whatever the timeout.
-                connection.execute("PRAGMA journal_mode = WAL")
-                _migrate(connection, product)
-                return
-        except sqlite3.Error as error:
-            if not is_busy(error) or time.monotonic() > deadline:
-                raise translated(error) from error
-            time.sleep(0.01)
+def _prepare(path: Path, product: str) -> None:
+    with contextlib.closing(sqlite3.connect(path, isolation_level=None, timeout=PATIENCE_SECONDS)) as connection:
+        connection.execute("PRAGMA page_size = 4096")
+        # Changing the journal mode does not wait for locks, whatever the timeout.
+        connection.execute("PRAGMA journal_mode = WAL")
+        _migrate(connection, product)
 
 
 def _migrate(connection: sqlite3.Connection, product: str) -> None:
