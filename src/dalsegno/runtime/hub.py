@@ -5,8 +5,10 @@ shared by all readers of a session in this process, so that an event is read and
 """
 
 import asyncio
+from bisect import bisect_right
 from collections import deque
 from collections.abc import Callable, Sequence
+from operator import attrgetter
 
 from dalsegno.core.event import Event
 from dalsegno.core.session import Session
@@ -55,14 +57,7 @@ class Feed:
         """The open step's pieces that end after unit `after`; none while the log is not known up to where it began."""
         if self._base > self.head:
             return ()
-        low, high = 0, len(self._pieces)
-        while low < high:
-            middle = (low + high) // 2
-            if self._pieces[middle].end <= after:
-                low = middle + 1
-            else:
-                high = middle
-        return self._pieces[low:]
+        return self._pieces[bisect_right(self._pieces, after, key=attrgetter("end")) :]
 
     def knows(self, hint: Hint) -> bool:
         """Whether what the hint tells of is here already; `head` of a hint with units is the open step's base."""
