@@ -54,11 +54,20 @@ async def hold(path: Path, name: str, count: int) -> None:
     log = await SqliteLog.open(path)
     await log.join(Member(name, name, os.getpid()), ttl=TTL)
     await begin(log, session(1), owner=name)
-    if count and os.fork() == 0:
-        time.sleep(2)
-        os._exit(0)
+    if count:
+        _fork_a_child()
     tell("ready")
     await asyncio.sleep(60)
+
+
+def _fork_a_child() -> None:
+    """One that outlives us for a while. It speaks once `fork` has returned in it, that is, once its hooks have run."""
+    hears, speaks = os.pipe()
+    if os.fork() == 0:
+        os.write(speaks, b"!")
+        time.sleep(2)
+        os._exit(0)
+    os.read(hears, 1)
 
 
 async def listen(path: Path, name: str, count: int) -> None:
