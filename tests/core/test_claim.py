@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from dalsegno.core import codec
 from dalsegno.core.append import Draft, Expect, Fenced, Keep, Refusal, Write, append
-from dalsegno.core.claim import ATTEMPTS_MAX, claim
+from dalsegno.core.claim import ATTEMPTS_MAX, claim, readopt, retake
 from dalsegno.core.event import Action, Data, ItemDone, TurnCancelled, TurnCompleted, TurnFailed, TurnInput, TurnWaiting
 from dalsegno.core.input import Approval, ToolResult
 from dalsegno.core.item import message
@@ -52,6 +52,16 @@ def test_an_orphaned_turn_is_adopted():
     assert decision.events == ()
     assert decision.result.lease == Lease(TENANT, SESSION, 5, "r2", 2, 2, orphaned=True)
     assert decision.session.open[0].attempt == 2
+
+
+def test_what_is_ours_already_is_taken_again():
+    """After a lost answer nothing had begun, and nothing is counted; after a dropped task it is as after a death."""
+    for again, attempt, orphaned in ((retake, 1, False), (readopt, 2, True)):
+        decision = again(OWNED, 50, owner="r1")
+        assert isinstance(decision, Write)
+        assert decision.result.lease == Lease(TENANT, SESSION, 5, "r1", 2, attempt, orphaned=orphaned)
+        for other in (None, held(OpenTurn(2, "running", attempt=1))):
+            assert isinstance(again(other, 50, owner="r1"), Keep)
 
 
 def test_a_turn_that_kills_its_replicas_is_poisoned():

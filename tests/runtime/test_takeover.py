@@ -1,10 +1,12 @@
 """What happens when the replica that runs a turn dies: promises P4 to P8, one window at a time."""
 
 import asyncio
+import contextlib
 from datetime import timedelta
 from functools import partial
 from typing import Any
 
+import msgspec
 import pytest
 
 from dalsegno.agents.tool import Crash, tool
@@ -13,8 +15,11 @@ from dalsegno.core.event import Event
 from dalsegno.core.input import Approval
 from dalsegno.core.part import ToolCall
 from dalsegno.core.stream import Dropped, Piece
-from dalsegno.ports import Call, DidNotHappen, Happened
+from dalsegno.ports import Call, DidNotHappen, Happened, Ref
 from dalsegno.runtime.handle import Turn
+from dalsegno.runtime.hub import Hub
+from dalsegno.stores.memory import MemoryDatabase, MemoryHot, MemoryLog
+from dalsegno.stores.memory.log import MemoryTransaction
 from tests.runtime.fleet import Fleet, fleet
 from tests.support import wait_until
 
@@ -199,6 +204,25 @@ async def test_p7_a_once_call_is_never_run_again_by_itself():
         assert "unknown" in turn.output[-1]["content"][0]["text"]
 
 
+async def test_p7_a_once_call_of_a_dropped_turn_is_not_run_again():
+    """The replica lives, but its task is gone and nobody knows what it did: that counts as a death."""
+    agent, effects, hang = crashing("once")
+    async with fleet(agent) as world:
+        ref = await world.session()
+        receipt = await world.say(ref, "go")
+        await hang.wait()
+        task = world.ones[0].replica.running(ref)
+        assert task is not None
+        while not task.done():
+            # the first one lets the effect be seen through
+            task.cancel()
+            await asyncio.sleep(0)
+        turn = await world.end_of(ref, receipt)
+        assert (turn.status, turn.attempt) == ("completed", 2)
+        assert len(effects) == 1
+        assert "unknown" in turn.output[-1]["content"][0]["text"]
+
+
 @pytest.mark.parametrize(("finding", "runs"), [(Happened("found"), 1), (DidNotHappen(), 2), (None, 1)])
 async def test_p7_a_probe_finds_out(finding, runs: int):
     """A probe's finding becomes the output, lets the call run, or leaves it unknown."""
@@ -258,6 +282,40 @@ async def test_p7_a_transactional_call_happens_exactly_once():
         _, turn = await crash(world, hang)
         assert len(runs) == 2
         assert turn.output[-1]["content"][0]["text"] == "5"
+
+
+async def test_p7_an_impatient_agent_may_interrupt_the_answer_to_a_tools_commit(monkeypatch: pytest.MonkeyPatch):
+    """What was committed is found; the tool's writes stand beside its one record, and the turn goes on and ends."""
+    commit, runs = MemoryTransaction.commit, []
+
+    async def commit_and_never_say(self: MemoryTransaction, decide):
+        await commit(self, decide)
+        await asyncio.Event().wait()
+
+    @tool("transactional")
+    async def pay(call: Call) -> str:
+        assert call.transaction is not None
+        ((total,),) = await call.transaction.execute("add", ["paid", 5])
+        return str(total)
+
+    async def model(context):
+        yield ToolCall("pay")
+
+    async def agent(turn: Turn) -> None:
+        runs.append(turn.id)
+        reply = await turn.generate(model, tools=[pay])
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(turn.perform(reply), 0.05)
+        await turn.say("Paid, I think.")
+
+    monkeypatch.setattr(MemoryTransaction, "commit", commit_and_never_say)
+    async with fleet(agent) as world:
+        ref = await world.session()
+        turn = await world.ask(ref, "go")
+        assert turn.status == "completed"
+        assert len(runs) == 1
+        assert [item["output"] for item in turn.output if item["type"] == "function_call_output"] == ["5"]
+        assert msgspec.msgpack.decode(world.database.scratch["paid"]) == 5
 
 
 async def test_p6_recorded_steps_are_not_repeated():
@@ -402,3 +460,22 @@ def _count_is(found: list[str], count: int) -> bool:
 
 async def _nothing() -> None:
     await asyncio.sleep(0)
+
+
+def test_a_turn_that_goes_on_here_keeps_its_watcher():
+    """The task of a parked turn may end after the one that goes on with it has begun: it takes only its own leave."""
+    hub, ref, heard = Hub(MemoryLog(MemoryDatabase()), MemoryHot()), Ref("t", "s"), []
+
+    def old(head: int | None) -> None:
+        heard.append("old")
+
+    def new(head: int | None) -> None:
+        heard.append("new")
+
+    hub.watch(ref, old)
+    hub.watch(ref, new)
+    hub.unwatch(ref, old)
+    hub.sweep()
+    hub.unwatch(ref, new)
+    hub.sweep()
+    assert heard == ["new"]

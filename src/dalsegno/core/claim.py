@@ -61,6 +61,17 @@ def retake(session: Session | None, now: int, *, owner: str) -> Decision[Claimed
     return claim(replace(session, owner=None), now, owner=owner)
 
 
+def readopt(session: Session | None, now: int, *, owner: str) -> Decision[Claimed]:
+    """Take over from oneself: `owner` ran the session's turn and dropped it, no one knows where.
+
+    The replica lives, but what it leaves is what a death leaves: an effect may have happened without a record. So the
+    attempt counts.
+    """
+    if session is None or session.owner != owner:
+        return Keep(Claimed(session or Session(id="", tenant=""), (), None))
+    return claim(session, now, owner=owner)
+
+
 def _end(turn: OpenTurn, orphaned: bool) -> Draft | None:
     if turn.cancel:
         return Draft(TurnCancelled(by=turn.cancel, hidden=turn.hide), turn.first)

@@ -213,9 +213,10 @@ class Hub:
         """Call `poke` with the log's head, as far as known, when something may have been said to the running turn."""
         self._watchers[ref] = poke
 
-    def unwatch(self, ref: Ref) -> None:
-        """The turn is over."""
-        self._watchers.pop(ref, None)
+    def unwatch(self, ref: Ref, poke: Callable[[int | None], None]) -> None:
+        """That turn is over here; another one of the session may be watching by now."""
+        if self._watchers.get(ref) == poke:
+            del self._watchers[ref]
 
     def attach(self, ref: Ref, session: Session) -> Feed:
         """The session's feed, for one more reader; every `attach` is paired with a `detach`."""

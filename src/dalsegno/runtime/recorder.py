@@ -61,7 +61,7 @@ class Recorder:
         self._closing = tiers.closing
         self._lock = asyncio.Lock()
         self._queue: list[Draft] = []
-        self._unsure: Sequence[Draft] = ()
+        self._unsure: Sequence[Draft] | None = None
         self._last_before = 0
         self._stale = False
         self._looking: asyncio.Task[None] | None = None
@@ -125,10 +125,7 @@ class Recorder:
         if not last_word:
             self._queue.extend(drafts)
         async with self._lock:
-            if self.lost:
-                raise LeaseLost
-            if self._unsure:
-                await self._make_sure()
+            await self._take_up()
             if then == "hold" and not self._queue:
                 return Appended(self.session, self.lease, ())
             batch, self._queue, before = self._queue + last_word, [], self.last
@@ -142,26 +139,36 @@ class Recorder:
                 self._stale = True
             return appended
 
-    async def _make_sure(self) -> None:
+    async def append_with(self, commit: TheirCommit, draft: Draft) -> None:
+        """Write a draft through a commit of the caller's own, once: a tool's transaction. Raises `Unavailable`."""
+        async with self._lock:
+            await self._take_up()
+            expect, before = Expect(last=self.last), self.last
+            try:
+                await self._take_in(await commit(partial(self._decide, drafts=[draft], then="hold", expect=expect)))
+            except asyncio.CancelledError:
+                # what the tool did and its record stand or fall together: there is nothing to write again
+                self._unsure, self._last_before = (), before
+                raise
+
+    async def _take_up(self) -> None:
+        """The pen is free: may this turn still write, and is all known that was written?"""
+        if self.lost:
+            raise LeaseLost
+        if self._unsure is not None:
+            await self._make_sure(self._unsure)
+
+    async def _make_sure(self, batch: Sequence[Draft]) -> None:
         """A writer was cancelled while its commit was under way; it carried others' drafts, too. Look what became of
         it.
         """
-        batch = self._unsure
         session = await patiently(partial(self._log.load, self.ref), closing=self._closing)
         if session is None or session.epoch != self.lease.epoch or session.owner != self.lease.owner:
             raise self._lost()
         await patiently(self._read_on, closing=self._closing)
-        self._unsure = ()
+        self._unsure = None
         if self.last == self._last_before:
             self._queue = [*batch, *self._queue]
-
-    async def append_with(self, commit: TheirCommit, draft: Draft) -> None:
-        """Write a draft through a commit of the caller's own, once: a tool's transaction. Raises `Unavailable`."""
-        async with self._lock:
-            if self.lost:
-                raise LeaseLost
-            expect = Expect(last=self.last)
-            await self._take_in(await commit(partial(self._decide, drafts=[draft], then="hold", expect=expect)))
 
     async def _write(self, batch: Sequence[Draft], then: Then, seen: int | None) -> Appended | None:
         # bound here for all tries: one that arrives late must not pass for a new one

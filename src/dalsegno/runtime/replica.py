@@ -14,7 +14,7 @@ import msgspec
 
 from dalsegno.core.admit import Admission, Admitted, admit
 from dalsegno.core.append import Appended, Decision, Draft, Fenced, Known, Refusal, append
-from dalsegno.core.claim import ATTEMPTS_MAX, Claimed, retake
+from dalsegno.core.claim import ATTEMPTS_MAX, Claimed, readopt, retake
 from dalsegno.core.event import Event, TurnError, TurnFailed
 from dalsegno.core.lease import Lease
 from dalsegno.core.session import Session
@@ -73,6 +73,8 @@ class Replica:
         self._turns: dict[Ref, asyncio.Task[None]] = {}
         self._last_chances: set[Ref] = set()
         self._doubtful = False
+        self._dropped: set[Ref] = set()
+        """Sessions whose turn ran here and ended neither in the log nor by a lost lease."""
         self._sweeps = 0
         self._closing = False
         self._hub_task: asyncio.Task[None] | None = None
@@ -216,10 +218,11 @@ class Replica:
             if ref in self._last_chances:
                 self._last_chances.discard(ref)
                 self._claiming.poke()
-        if task.cancelled():
+        error = None if task.cancelled() else task.exception()
+        if task.cancelled() or error is not None:
+            self._dropped.add(ref)
             self._doubt()
-        elif (error := task.exception()) is not None:
-            self._doubt()
+        if error is not None:
             log.error("the turn of session %s was dropped and will be picked up again", ref.id, exc_info=error)
         if len(self._turns) == self.tuning.turns_max - 1 and not self.draining:
             self._claiming.poke()
@@ -251,10 +254,15 @@ class Replica:
 
     async def _take_back(self) -> None:
         """Sessions that are ours in the store and not here: the answer to a claim was lost, or a turn was dropped."""
-        for ref in await self._warm.holdings(self.member.incarnation):
+        owner, dropped = self.member.incarnation, set(self._dropped)
+        held = await self._warm.holdings(owner)
+        self._dropped -= dropped.difference(held)
+        for ref in held:
             if ref not in self._turns:
-                decide = partial(_retake, owner=self.member.incarnation)
-                self._take(result_of(await self._warm.commit(ref, decide)))
+                decide = partial(_retake, owner=owner, dropped=ref in self._dropped)
+                found = result_of(await self._warm.commit(ref, decide))
+                self._dropped.discard(ref)
+                self._take(found)
 
     async def _bury(self) -> None:
         if await self._warm.bury():
@@ -280,5 +288,7 @@ def _fail(session: Session | None, known: Known | None, now: int, *, lease: Leas
     return append(session, now, lease=lease, drafts=[draft], then="release")
 
 
-def _retake(session: Session | None, known: Known | None, now: int, *, owner: str) -> Decision[Claimed]:
-    return retake(session, now, owner=owner)
+def _retake(
+    session: Session | None, known: Known | None, now: int, *, owner: str, dropped: bool
+) -> Decision[Claimed]:
+    return (readopt if dropped else retake)(session, now, owner=owner)

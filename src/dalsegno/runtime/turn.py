@@ -101,7 +101,7 @@ async def run_turn(lease: Lease, session: Session, written: Sequence[Event], aro
     except (LeaseLost, Parked) as signal:
         log.debug("turn %s of session %s: %s", lease.turn, lease.session, type(signal).__name__)
     finally:
-        around.tiers.hub.unwatch(recorder.ref)
+        around.tiers.hub.unwatch(recorder.ref, recorder.poke)
         if not recorder.lost:
             around.contexts.give_back(recorder.ref, recorder.transcript)
     return None
