@@ -25,6 +25,11 @@ def measure() -> list[Figure]:
     return [*asyncio.run(_one_session()), *asyncio.run(_many_sessions()), *_processes()]
 
 
+def against_raw() -> list[Figure]:
+    """The two figures that compare turns with raw commits, and nothing else."""
+    return [asyncio.run(_one_session())[0], *asyncio.run(_many_sessions())]
+
+
 async def _one_session() -> list[Figure]:
     ours: list[list[float]] = []
     theirs: list[list[float]] = []

@@ -4,8 +4,10 @@ bytes.
 The model answers at once, so what is left is ours. The content is hard to compress, so that no store can cheat.
 """
 
+import gc
 import random
 import string
+import sys
 import uuid
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
@@ -18,6 +20,7 @@ from dalsegno.core.context import Context
 from dalsegno.core.event import SessionCreated
 from dalsegno.core.input import Message
 from dalsegno.core.part import Part, ToolCall
+from dalsegno.ops.serve import SWITCH_SECONDS
 from dalsegno.ports import Call, Member, Ref
 from dalsegno.runtime.handle import Turn
 from dalsegno.runtime.replica import Replica, Tuning
@@ -116,6 +119,9 @@ async def bench(directory: Path, *, name: str = "r1"):
         tuning=Tuning(lease_ttl=timedelta(seconds=5)),
     )
     await replica.start()
+    sys.setswitchinterval(SWITCH_SECONDS)
+    gc.collect()
+    gc.freeze()
     try:
         yield Bench(replica, Service(replica, warm=warm, blobs=blobs, ids=ids))
     finally:

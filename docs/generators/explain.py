@@ -29,8 +29,8 @@ WORLD = {
     "read": "read at least once",
     "keyed": "changed once, if whoever is called honours the key; the call may arrive twice",
     "transactional": "changed exactly once: what died with the replica was not committed",
-    "once, probe": "changed at most once, if the probe tells the truth",
-    "once, ask": "changed at most once, unless the human says “again” although it had happened",
+    "once, probe": "changed at most once, if what the probe says is true and stays true",
+    "once, ask": "changed at most once, unless the human says “again” although it had happened, or is yet to",
     "once, tell": "changed at most once",
 }
 

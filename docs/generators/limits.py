@@ -106,4 +106,5 @@ def _streams() -> list[tuple[str, str, str, str]]:
         ("look for work without a hint", format_duration(TUNING.claim_every), "`--poll-interval`", ""),
         ("look for dead replicas", format_duration(TUNING.bury_every), "", ""),
         ("look at followed sessions without a hint", format_duration(TUNING.sweep_every), "", ""),
+        ("look for deletions that were interrupted", format_duration(TUNING.erase_every), "", ""),
     ]

@@ -4,7 +4,7 @@ Nothing here runs. `stores` keep these promises on a product, `testing` checks t
 Every method may raise `Unavailable` (the tier did not answer) and `Unreadable` (it answered something damaged).
 """
 
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from datetime import timedelta
 from typing import Any, Literal, Protocol, TypeVar, runtime_checkable
@@ -38,6 +38,7 @@ class Log(Protocol):
     4. A write decided on an epoch or head that is no longer the session's is refused by the store itself.
     5. Bytes come back as they were given; bytes that do not match their checksum raise `Unreadable`.
     6. `claim` gives a session to one claimant only, and only if it is ready and its owner is gone (see `Fleet`).
+       A claimant that is not alive itself gets nothing: after an outage nobody takes the turns of the living.
     7. Nothing of one tenant is found under another.
     8. A caller that is cancelled while it waits for its commit is told so once that has been decided, either way.
     """
@@ -73,8 +74,10 @@ class Log(Protocol):
         """
         ...
 
-    async def erase(self, ref: Ref) -> None:
-        """Remove a deleted session's events except its last, and its keys, for good. The tombstone stays."""
+    async def erase(self, ref: Ref, epoch: int) -> None:
+        """Remove a deleted session's events except its last, and its keys, for good. The tombstone stays; once nothing
+        else is left it counts as erased, if its epoch is `epoch`.
+        """
         ...
 
 
@@ -160,8 +163,8 @@ class Hot(Protocol):
         """The step is done: forget its pieces."""
         ...
 
-    async def tell(self, hint: Hint) -> None:
-        """Send a hint to every replica, this one included."""
+    async def tell(self, hints: Sequence[Hint]) -> None:
+        """Send hints to every replica, this one included."""
         ...
 
     def listen(self, heard: Callable[[Hint], None]) -> AbstractAsyncContextManager[None]:
@@ -203,7 +206,15 @@ class Ids(Protocol):
 
 
 class Warm(Log, Fleet, Protocol):
-    """A product that keeps the log keeps the fleet, too."""
+    """A product that keeps the log keeps the fleet, too.
+
+    1. `unerased` names a deleted session from its deletion on until it counts as erased, however damaged it is and
+       wherever an erasure was broken off; and again after any later write to it.
+    """
+
+    async def unerased(self, *, after: Ref | None = None, limit: int) -> Mapping[Ref, int]:
+        """Deleted sessions, of any tenant, and their epochs; in an order of the store's own, those behind `after`."""
+        ...
 
     async def close(self) -> None:
         """Let go of files, threads and connections."""

@@ -36,10 +36,9 @@ def database(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def environment(ledger: Ledger) -> dict[str, str]:
-    """What replicas inherit: nothing that says `DALSEGNO_`, and the way to this repository."""
-    ours = {name: value for name, value in os.environ.items() if not name.startswith("DALSEGNO_")}
+    """What replicas inherit, and the way to this repository."""
     path = os.pathsep.join([str(ROOT), str(ROOT / "src")])
-    return {**ours, "PYTHONPATH": path, "PYTHONUNBUFFERED": "1", ledgers.VARIABLE: str(ledger.path)}
+    return {**os.environ, "PYTHONPATH": path, "PYTHONUNBUFFERED": "1", ledgers.VARIABLE: str(ledger.path)}
 
 
 @pytest.fixture

@@ -1,9 +1,9 @@
-"""How much is enough: the two columns of the table of figures. `DALSEGNO_RELEASE=1` asks for the right one."""
+"""How much is enough: the two columns of the table of figures. `RELEASE_SIZES=1` asks for the right one."""
 
 import os
 import sys
 
-RELEASE = os.environ.get("DALSEGNO_RELEASE", "") not in ("", "0")
+RELEASE = os.environ.get("RELEASE_SIZES", "") not in ("", "0")
 
 
 def size(ci: int, release: int) -> int:

@@ -13,6 +13,7 @@ from dalsegno.stores.memory import MemoryDatabase, MemoryLog
 from dalsegno.testing.conformance import (
     BlobsCases,
     ClaimCases,
+    ErasureCases,
     FleetCases,
     HotCases,
     LogCases,
@@ -43,6 +44,10 @@ class TestLog(Memory, LogCases):
 
 
 class TestStorage(Memory, StorageCases):
+    pass
+
+
+class TestErasure(Memory, ErasureCases):
     pass
 
 

@@ -7,20 +7,24 @@ import asyncio
 import os
 import sqlite3
 import tempfile
+import time
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager, closing
 from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import settings
 
 from dalsegno.ports import Hot, Ref, Transaction, Warm
 from dalsegno.stores.sqlite import SqliteHot, SqliteLog
+from dalsegno.stores.sqlite.committer import Committer, Job
 from dalsegno.stores.sqlite.fleet import Beat
 from dalsegno.stores.sqlite.rows import packed
 from dalsegno.testing.conformance import (
     ClaimCases,
+    ErasureCases,
     FleetCases,
     HotCases,
     LogCases,
@@ -162,7 +166,25 @@ class TestLog(LogCases):
     pass
 
 
+class TestLogOnASlowDisk(LogCases):
+    """Every commit but a handle's first is waited for by a thread, and the loop turns meanwhile."""
+
+    @pytest.fixture(autouse=True)
+    def slow_disk(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        commit = Committer.commit
+
+        def slowly(committer: Committer, jobs: Sequence[Job[Any]]) -> None:
+            time.sleep(0.002)
+            commit(committer, jobs)
+
+        monkeypatch.setattr(Committer, "commit", slowly)
+
+
 class TestStorage(StorageCases):
+    pass
+
+
+class TestErasure(ErasureCases):
     pass
 
 

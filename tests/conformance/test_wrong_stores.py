@@ -25,6 +25,7 @@ from dalsegno.ports import Page, Query
 from dalsegno.stores.memory import MemoryDatabase, MemoryLog
 from dalsegno.testing.conformance import (
     ClaimCases,
+    ErasureCases,
     FleetCases,
     LogCases,
     StorageCases,
@@ -147,6 +148,18 @@ class ForgetsWhenItCloses(MemoryLog):
         await super().close()
 
 
+class LetsACommitGo(MemoryLog):
+    """Sends the commit on its way, and a caller that is cancelled away."""
+
+    async def commit(self, ref, decide, *, digest=None):
+        return await asyncio.shield(self._slowly(ref, decide, digest))
+
+    async def _slowly(self, ref, decide, digest):
+        for _ in range(5):
+            await asyncio.sleep(0)
+        return await super().commit(ref, decide, digest=digest)
+
+
 # ---------------------------------------------------------------------------- wrong reads
 
 
@@ -233,8 +246,8 @@ class LeaksATenant(MemoryDatabase):
 class ErasesEverybodys(MemoryLog):
     """Erases by id, without the tenant."""
 
-    async def erase(self, ref):
-        await super().erase(ref)
+    async def erase(self, ref, epoch):
+        await super().erase(ref, epoch)
         for other, row in self.database.rows.items():
             if other.id == ref.id:
                 row.known = {}
@@ -243,7 +256,7 @@ class ErasesEverybodys(MemoryLog):
 class ErasesTheLiving(MemoryLog):
     """Does not ask whether the session was deleted."""
 
-    async def erase(self, ref):
+    async def erase(self, ref, epoch):
         row = self.database.rows.get(ref)
         if row is not None:
             row.events, row.known, row.erased = {row.head: row.events[row.head]}, {}, True
@@ -252,10 +265,74 @@ class ErasesTheLiving(MemoryLog):
 class ErasesTheTombstone(MemoryLog):
     """Leaves nothing of a deleted session, so that it can be created again."""
 
-    async def erase(self, ref):
+    async def erase(self, ref, epoch):
         row = self.database.rows.get(ref)
         if row is not None and self.database.session(ref, row).deleted:
             del self.database.rows[ref]
+
+
+class RemembersWhose(MemoryDatabase):
+    """Leaves in the tombstone what was known of the user."""
+
+    def _write(self, ref, row, write, now):
+        if row is not None and write.session.deleted:
+            before = self.session(ref, row)
+            kept = msgspec.structs.replace(write.session, user=before.user, metadata=before.metadata)
+            write = msgspec.structs.replace(write, session=kept)
+        super()._write(ref, row, write, now)
+
+
+class ForgetsToErase(MemoryLog):
+    """Knows which sessions it deleted itself."""
+
+    async def commit(self, ref, decide, *, digest=None):
+        decision = await super().commit(ref, decide, digest=digest)
+        if isinstance(decision, Write) and decision.session.deleted:
+            self.__dict__.setdefault("deleted", set()).add(ref)
+        return decision
+
+    async def unerased(self, *, after=None, limit):
+        found = await super().unerased(after=after, limit=limit)
+        return {ref: epoch for ref, epoch in found.items() if ref in self.__dict__.get("deleted", ())}
+
+
+class NamesTheFirstAgain(MemoryDatabase):
+    """Begins with the same sessions, whatever became of them."""
+
+    def unerased(self, after, limit):
+        return super().unerased(None, limit)
+
+
+class CountsBeforeItErases(MemoryDatabase):
+    """Says that a session is erased, and then erases it."""
+
+    def erase_some(self, ref, epoch):
+        row = self.rows.get(ref)
+        if row is not None and row.deleted:
+            row.erased = row.erased or row.epoch == epoch
+        return super().erase_some(ref, epoch)
+
+
+class ErasesUnderAnyEpoch(MemoryDatabase):
+    """Does not ask what has been written since the erasure began."""
+
+    def erase_some(self, ref, epoch):
+        return super().erase_some(ref, self.rows[ref].epoch)
+
+
+class ErasesOnce(MemoryDatabase):
+    """What counts as erased counts for ever."""
+
+    def _write(self, ref, row, write, now):
+        super()._write(ref, row, write, now)
+        self.rows[ref].erased = row is not None and row.erased
+
+
+class ErasesWhatItCanRead(MemoryDatabase):
+    """Reads the session to see that it was deleted."""
+
+    def erase_some(self, ref, epoch):
+        return self.session(ref, self.rows[ref]).deleted and super().erase_some(ref, epoch)
 
 
 class ListsTheDeleted(MemoryDatabase):
@@ -293,6 +370,24 @@ class ClaimsTheOwned(MemoryDatabase):
             return super().claim(owner, limit=limit, chances=chances)
         finally:
             self.alive = alive  # type: ignore[method-assign]
+
+
+class ClaimsForTheDead(MemoryDatabase):
+    """Does not ask whether the claimant is alive."""
+
+    def claim(self, owner, *, limit, chances=1):
+        alive, self.alive = self.alive, lambda incarnation: incarnation == owner or alive(incarnation)  # type: ignore[method-assign]
+        try:
+            return super().claim(owner, limit=limit, chances=chances)
+        finally:
+            self.alive = alive  # type: ignore[method-assign]
+
+
+class ClaimsForTheLate(ClaimsForTheDead):
+    """Asks whether the claimant has joined, and not whether it is in time with its beats."""
+
+    def claim(self, owner, *, limit, chances=1):
+        return super().claim(owner, limit=limit, chances=chances) if owner in self.members else []
 
 
 class ClaimsInTwoSteps(MemoryLog):
@@ -424,6 +519,7 @@ WRONG: dict[type, Callable[..., Any]] = {
     WritesInParts: LogCases.test_events_session_and_key_are_written_together_or_not_at_all,
     WritesBeforeItDecides: LogCases.test_what_writes_nothing_comes_back_as_it_is,
     ForgetsWhenItCloses: LogCases.test_what_is_written_survives_its_writer,
+    LetsACommitGo: LogCases.test_who_is_cancelled_is_told_when_it_is_decided,
     NewestFirst: LogCases.test_reads_go_by_pages,
     IgnoresTheLimit: LogCases.test_reads_go_by_pages,
     LeaksATenant: LogCases.test_nothing_of_one_tenant_is_found_under_another,
@@ -434,8 +530,15 @@ WRONG: dict[type, Callable[..., Any]] = {
     CutsAtNul: partial(StorageCases.test_bytes_come_back_as_they_were_given, text="a\0b"),
     TreatsUnreadableAsNew: StorageCases.test_a_session_that_cannot_be_folded_is_an_error,
     FoldsTheLogAlone: StorageCases.test_folding_again_keeps_what_the_log_does_not_hold,
-    ErasesTheLiving: StorageCases.test_only_the_deleted_are_erased,
-    ErasesTheTombstone: StorageCases.test_what_is_erased_is_gone_for_good,
+    ErasesTheLiving: ErasureCases.test_only_the_deleted_are_erased,
+    ErasesTheTombstone: ErasureCases.test_what_is_erased_is_gone_for_good,
+    RemembersWhose: ErasureCases.test_a_tombstone_tells_nothing,
+    ForgetsToErase: ErasureCases.test_what_is_deleted_is_named_until_it_is_erased,
+    NamesTheFirstAgain: ErasureCases.test_the_unerased_are_named_one_behind_the_other,
+    CountsBeforeItErases: partial(ErasureCases.test_an_erasure_that_is_broken_off_is_not_forgotten, steps=2),
+    ErasesUnderAnyEpoch: ErasureCases.test_what_was_written_meanwhile_has_the_erasure_begin_again,
+    ErasesOnce: ErasureCases.test_what_was_written_meanwhile_has_the_erasure_begin_again,
+    ErasesWhatItCanRead: ErasureCases.test_damage_does_not_keep_what_was_deleted,
     ListsTheDeleted: StorageCases.test_a_deleted_session_is_a_tombstone,
     StopsListingEarly: StorageCases.test_a_listing_goes_by_pages_in_order_of_id,
     IgnoresFilters: StorageCases.test_a_listing_is_filtered,
@@ -451,6 +554,8 @@ WRONG: dict[type, Callable[..., Any]] = {
     WaitsForTheClock: FleetCases.test_death_is_noticed_at_once,
     BuriesForGood: FleetCases.test_who_misses_its_time_is_dead_until_it_beats_again,
     NeverBeats: FleetCases.test_a_member_lives_as_long_as_it_beats,
+    ClaimsForTheDead: FleetCases.test_who_is_not_alive_claims_nothing,
+    ClaimsForTheLate: FleetCases.test_an_outage_is_nobodys_death,
     StaysWhenItLeaves: FleetCases.test_members_are_seen_as_they_joined,
 }
 

@@ -106,9 +106,10 @@ class IgnoresAfter(MemoryHot):
 class TellsItselfOnly(MemoryHot):
     """Hints stay where they were said."""
 
-    async def tell(self, hint: Hint):
+    async def tell(self, hints: Sequence[Hint]):
         for heard in list(self.cache.listeners.values())[:1]:
-            heard(hint)
+            for hint in hints:
+                heard(hint)
 
 
 # ---------------------------------------------------------------------------- wrong cold tiers

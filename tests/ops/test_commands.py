@@ -32,7 +32,7 @@ EVERY = dict(commands(main))
 def test_every_command_teaches(name: str):
     """A one-line summary that fits, a longer text, and an example that begins with `dalsegno`."""
     command = EVERY[name]
-    assert len(command.get_short_help_str(limit=1000)) <= 72
+    assert len(command.get_short_help_str(limit=1000)) <= 60
     assert command.help is not None and ("dalsegno " + name.split()[0]) in command.help
     assert all(option.help for option in command.params if isinstance(option, click.Option))
 
@@ -52,6 +52,13 @@ async def test_asking_for_help_is_no_failure(tmp_path: Path, words: list[str]):
     """Exit code 0, on stdout."""
     done = await run(*words, cwd=tmp_path)
     assert done.code == 0 and done.out and not done.err
+
+
+@pytest.mark.parametrize("words", [["--help"], ["sessions", "--help"]])
+async def test_a_list_of_commands_fits_the_screen(tmp_path: Path, words: list[str]):
+    """Nothing is cut off on eighty columns."""
+    done = await run(*words, cwd=tmp_path, variables={"COLUMNS": "80"})
+    assert "..." not in done.out.partition("Commands:")[2]
 
 
 async def test_help_loads_no_server(tmp_path: Path):

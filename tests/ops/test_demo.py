@@ -13,7 +13,7 @@ import pytest
 from dalsegno.client import Event
 from dalsegno.ops.demo.ledger import Ledger
 from dalsegno.ops.demo.verdict import Seen, Sent, judge
-from tests.ops.processes import SOURCE, alive, command, environment, run
+from tests.ops.processes import alive, command, environment, run
 from tests.support import wait_until
 
 
@@ -24,7 +24,7 @@ async def test_the_demonstration_ends_well(tmp_path: Path):
     assert done.code == 0, done.out + done.err
     figures = {row[0]: row[1:] for row in (re.split(r"\s{2,}", line.strip()) for line in done.out.splitlines())}
     assert figures["replicas killed while answering"][0] == "2"
-    assert all(int(ms) < 7000 for ms in figures["take-over ms"][0].split(", "))
+    assert all(int(ms) <= 1000 for ms in figures["take-over ms"][0].split(", "))
     for name in ("messages lost", "effects doubled", "effects missing", "stream gaps"):
         assert figures[name][0] == "0"
     assert "\x1b" not in done.out and not done.err
@@ -136,7 +136,7 @@ def _never_taken_over(seen: Seen, log: list[Any]) -> None:
 
 
 def _taken_over_late(seen: Seen, log: list[Any]) -> None:
-    seen.takeovers_ms[:] = [60_000.0]
+    seen.takeovers_ms[:] = [1000.1]
 
 
 @pytest.mark.parametrize(
@@ -172,8 +172,3 @@ async def test_the_ledger_books_a_key_once(tmp_path: Path):
     assert ledger.book("k1", "table") == ledger.book("k1", "table") != ledger.book("k2", "table")
     assert (ledger.booked, len(ledger.asked)) == (2, 3)
     assert len((tmp_path / "ledger.jsonl").read_text().splitlines()) == 3
-
-
-def test_the_agent_s_file_needs_nothing_but_the_package():
-    """It is served as any other agent is."""
-    assert (SOURCE / "dalsegno" / "ops" / "demo" / "agent.py").is_file()

@@ -66,6 +66,7 @@ def test_a_file_may_import_its_neighbours(folder: Path):
         ("agent_under_tset.py:answer", "did you mean .*agent_under_test.py"),
         ("nowhere.py:answer", "there is no file nowhere.py"),
         ("agent_under_tst:answer", "did you mean 'agent_under_test'"),
+        (".agent_under_test:answer", "is no module's name"),
         ("agent_under_test.py:anwser", "did you mean 'answer'"),
         ("agent_under_test.py:zzz", "there is answer, none, optional"),
         ("agent_under_test.py:plain", "not async: write `async def plain"),
@@ -100,6 +101,23 @@ def test_a_broken_file_is_told_from_a_missing_one(folder: Path):
     for target in ("lacking.py:x", "lacking:x"):
         with pytest.raises(ConfigError, match="imports 'not_installed_anywhere', which is not installed"):
             load(target, folder=folder)
+
+
+@pytest.mark.parametrize(
+    ("source", "says"),
+    [
+        ("import sys\nsys.exit(3)", "ends the process while it is imported: put that under `if __name__"),
+        ("from agent_under_test import nothing", "cannot import name 'nothing' from 'agent_under_test'"),
+        ("x = '\0'", "null bytes"),
+    ],
+)
+def test_what_an_operator_can_mend_is_said_in_a_line(folder: Path, source: str, says: str):
+    """By the name that was given."""
+    (folder / "unfit.py").write_text(source)
+    for target in ("unfit.py:x", "unfit:x"):
+        with pytest.raises(ConfigError, match=says) as refused:
+            load(target, folder=folder)
+        assert "None" not in str(refused.value)
 
 
 def test_what_the_module_raises_is_its_author_s(folder: Path):

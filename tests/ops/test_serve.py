@@ -92,28 +92,34 @@ async def test_metrics_count_turns_and_commits(tmp_path: Path):
         async with httpx2.AsyncClient() as http:
             text = (await http.get(f"{server.url}/metrics")).text
     figures = dict(line.rsplit(" ", 1) for line in text.splitlines() if not line.startswith("#"))
-    assert figures['dalsegno_turns_started_total{kind="first"}'] == "1.0"
-    assert figures['dalsegno_turns_ended_total{status="completed"}'] == "1.0"
-    assert float(figures['dalsegno_commit_seconds_count{outcome="write"}']) >= 3
-    assert figures["dalsegno_turns_running"] == "0.0"
-    assert "dalsegno_http_requests_total" in text and 'dalsegno_replica{replica="r1"' in text
+    assert figures['dalsegno_turns_started_total{kind="first",replica="r1"}'] == "1.0"
+    assert figures['dalsegno_turns_ended_total{replica="r1",status="completed"}'] == "1.0"
+    assert float(figures['dalsegno_commit_seconds_count{outcome="write",replica="r1"}']) >= 3
+    assert figures['dalsegno_turns_running{replica="r1"}'] == "0.0"
+    assert "dalsegno_http_requests_total" in text and 'dalsegno_replica{replica="r1",version=' in text
+    assert all('replica="r1"' in name for name in figures), "whoever scrapes a shared port must not mix up counters"
 
 
-async def test_json_logs_are_json_and_say_whose_turn_it_was(tmp_path: Path):
-    """One object a line, with session and turn where there is one."""
+@pytest.mark.parametrize("level", ["info", "debug"])
+async def test_json_logs_are_json_and_say_whose_turn_it_was(tmp_path: Path, level: str):
+    """One object a line, with session and turn where there is one. What a user's code raises has a place in the log,
+    and its words, which may hold a secret, only where an operator asks for them.
+    """
     import json
 
-    (tmp_path / "failing.py").write_text("async def answer(turn):\n    raise RuntimeError('no idea')\n")
-    async with serving("failing.py:answer", "--log-format", "json", cwd=tmp_path) as server:
+    (tmp_path / "failing.py").write_text("async def answer(turn):\n    raise RuntimeError('key=hunter2')\n")
+    options = ("--log-format", "json", "--log-level", level)
+    async with serving("failing.py:answer", *options, cwd=tmp_path) as server:
         async with Client(server.url) as client:
             session = await client.sessions.create()
             receipt = await session.send("hi")
             assert (await session.turn(receipt.turn, wait=timedelta(seconds=10)))["status"] == "failed"
         await server.end()
     lines = [json.loads(line) for line in server.errors]
-    (failure,) = [line for line in lines if "failed" in line["message"]]
+    (failure,) = [line for line in lines if " failed: " in line["message"]]
     assert (failure["session"], failure["turn"], failure["level"]) == (session.id, receipt.turn, "warning")
-    assert "no idea" in failure["error"]
+    assert "RuntimeError at" in failure["message"] and "failing.py:2 in answer" in failure["message"]
+    assert any("hunter2" in line for line in server.errors) == (level == "debug")
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,8 @@
 """`dalsegno sessions …` as a process: against a server, and against a warm tier directly."""
 
+import asyncio
 import json
+import os
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -8,7 +10,8 @@ from pathlib import Path
 import pytest
 
 from dalsegno.client import Client
-from tests.ops.processes import run, serving
+from dalsegno.ops.screen import OBEYED
+from tests.ops.processes import command, environment, run, serving
 
 WARM = "sqlite:///.dalsegno/sessions.db"
 
@@ -74,6 +77,81 @@ async def test_the_place_may_be_said_in_many_ways(tmp_path: Path):
             assert done.code == 0 and session in done.out, (words, done)
 
 
+async def test_what_people_write_is_shown_and_not_obeyed(tmp_path: Path):
+    """Escape sequences, changes of direction, titles of windows: an operator's terminal carries out none of them."""
+    async with serving("agent.py:answer", cwd=tmp_path) as server, Client(server.url) as client:
+        session = await client.sessions.create(user="ada\u202e", metadata={"case": "\u009b2J"})
+        await session.ask("\x1b]0;owned\x07 \x1b[31mred\u2066 line\nbreak 漢字 👩\u200d🚀 [bold]:smile:")
+        assert not OBEYED.search((await run("sessions", "list", "--url", server.url, cwd=tmp_path)).out)
+        for verb in ("show", "events"):
+            done = await run("sessions", verb, session.id, "--url", server.url, cwd=tmp_path)
+            assert done.code == 0 and not OBEYED.search(done.out)
+            assert r"\x1b]0;owned\x07 \x1b[31mred\u2066 line break 漢字 👩" in done.out
+            assert "👩\u200d🚀 [bold]:smile:" in done.out
+
+
+async def test_an_id_is_whole_on_every_screen(tmp_path: Path):
+    """It is there to be copied. On a narrow one other columns give way."""
+    async with said(tmp_path) as (_, session):
+        for variables in ({"FORCE_COLOR": "1", "COLUMNS": "80"}, {"COLUMNS": "40"}):
+            done = await run("sessions", "list", "--warm", WARM, cwd=tmp_path, variables=variables)
+            assert session in done.out and ("\x1b" in done.out) == ("FORCE_COLOR" in variables)
+
+
+async def test_a_screen_without_unicode_shows_what_it_can(tmp_path: Path):
+    """And the rest by number."""
+    async with serving("agent.py:answer", cwd=tmp_path) as server, Client(server.url) as client:
+        session = await client.sessions.create()
+        await session.ask("漢")
+        ascii_only = {"PYTHONIOENCODING": "ascii"}
+        done = await run("sessions", "show", session.id, "--url", server.url, cwd=tmp_path, variables=ascii_only)
+    assert (done.code, done.err) == (0, "") and r"\u6f22" in done.out
+
+
+async def test_a_reader_that_has_seen_enough_is_no_error(tmp_path: Path):
+    """`dalsegno sessions list --json | head -1`: not a word."""
+    async with said(tmp_path):
+        for words in (["list"], ["list", "--json"]):
+            process = await asyncio.create_subprocess_exec(
+                *command("sessions", *words, "--warm", WARM),
+                cwd=tmp_path,
+                env=environment(),
+                stdout=(gone := closed_pipe()),
+                stderr=asyncio.subprocess.PIPE,
+            )
+            os.close(gone)
+            assert (await process.communicate())[1] == b""
+
+
+@pytest.mark.parametrize(("answer", "code", "left"), [(b"n\n", 1, 1), (b"y\n", 0, 0)])
+async def test_a_person_is_asked_before_a_session_is_deleted(tmp_path: Path, answer: bytes, code: int, left: int):
+    """At a terminal; a program is not."""
+    async with said(tmp_path) as (_, session):
+        person, terminal = os.openpty()
+        process = await asyncio.create_subprocess_exec(
+            *command("sessions", "delete", session, "--warm", WARM),
+            cwd=tmp_path,
+            env=environment(),
+            stdin=terminal,
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.PIPE,
+        )
+        os.close(terminal)
+        os.write(person, answer)
+        await process.wait()
+        os.close(person)
+        assert process.returncode == code
+        listed = await run("sessions", "list", "--json", "--warm", WARM, cwd=tmp_path)
+        assert len(listed.out.splitlines()) == left
+
+
+def closed_pipe() -> int:
+    """The writing end of a pipe that nobody reads."""
+    reading, writing = os.pipe()
+    os.close(reading)
+    return writing
+
+
 @pytest.mark.parametrize(
     ("words", "code", "says"),
     [
@@ -85,14 +163,23 @@ async def test_the_place_may_be_said_in_many_ways(tmp_path: Path):
         (["fork", "x", "--at", "0"], 2, "--at"),
         (["events"], 2, "SESSION"),
         (["list", "--warm", "nosql://me:secret@x"], 2, "nosql"),
+        (["list", "--warm", "sqlite:///nowhere.db"], 1, "there is no file nowhere.db: `dalsegno migrate"),
+        (["list", "--warm", "memory:"], 2, "ask the server, with --url"),
+        (["list", "--url", "me:secret@localhost:8000"], 2, "write for example http://127.0.0.1:8000"),
+        (["list", "--url", "http://"], 2, "names no server"),
+        (["list", "--url", "http://me:secret@localhost:99999"], 2, "names no server"),
+        (["list", "--api-key", "schlüssel-secret"], 2, "--api-key: the value will not do"),
+        (["list", "--warm", WARM, "--tenant", ""], 2, "--tenant"),
         (["nonsense"], 2, "nonsense"),
     ],
 )
 async def test_what_cannot_be_done_is_one_line(tmp_path: Path, words: list[str], code: int, says: str):
-    """Exit code 1 if it failed, 2 if it was asked wrongly; no traceback, no password."""
+    """Exit code 1 if it failed, 2 if it was asked wrongly; no traceback, no password; and nothing new on the disk."""
+    await run("migrate", "--warm", WARM, cwd=tmp_path)
     done = await run("sessions", *words, cwd=tmp_path)
     assert done.code == code and says in done.err
     assert "Traceback" not in done.err and "secret" not in done.err
+    assert [path.name for path in tmp_path.iterdir()] == [".dalsegno"]
 
 
 async def test_a_key_is_presented(tmp_path: Path):

@@ -1,15 +1,19 @@
 """`--replicas N`: a fleet on one port, hurt in every way that a process can be."""
 
+import asyncio
 import os
 import signal
+import sys
 from pathlib import Path
 
+import httpx2
 import pytest
 
 from dalsegno.client import Client
 from dalsegno.ops.config import Config
-from dalsegno.ops.supervisor import replica_ids
-from tests.ops.processes import Running, alive, kill, run, serving
+from dalsegno.ops.place import Place
+from dalsegno.ops.supervisor import replicas
+from tests.ops.processes import Running, alive, command, environment, free_ports, kill, run, serving
 from tests.support import wait_until
 
 
@@ -48,6 +52,7 @@ async def test_a_killed_replica_is_started_again_under_its_name(tmp_path: Path):
         assert server.pids["r1"] == before["r1"] and server.pids["r2"] != before["r2"]
         assert any("r2" in line and "SIGKILL" in line for line in server.errors)
         assert await server.end() == 0
+        assert any("r1 dalsegno.serve: SIGTERM" in line for line in server.errors), "a line says whose it is"
 
 
 async def test_sighup_restarts_one_after_another(tmp_path: Path):
@@ -59,6 +64,7 @@ async def test_sighup_restarts_one_after_another(tmp_path: Path):
             await speakers(server, wanted=1)
         assert not {*before.values()} & {*server.pids.values()}
         assert [ready.replica for ready in server.ready[2:]] == ["r1", "r2"]
+        assert not any("WARNING" in line for line in server.errors), "what was asked for is no reason to worry"
         assert not any(alive(pid) for pid in before.values())
         assert await server.end() == 0
 
@@ -123,8 +129,9 @@ async def test_a_replica_that_fails_later_is_tried_again_with_pauses(tmp_path: P
 
 
 async def test_keys_are_in_no_argument_and_no_variable(tmp_path: Path):
-    """What everybody on the machine can read of a process does not hold what a tenant's key is."""
-    (tmp_path / "keys").write_text("very-secret-key:acme\n")
+    """What everybody on the machine can read of a process does not hold what a tenant's key is, one of many or not."""
+    many = "".join(f"key-{number}-{'x' * 40}:tenant{number}\n" for number in range(20_000))
+    (tmp_path / "keys").write_text(f"{many}very-secret-key:acme\n")
     async with serving("agent.py:answer", "--api-keys", "@keys", cwd=tmp_path, replicas=2) as server:
         for pid in (server.process.pid, *server.pids.values()):
             for file in ("cmdline", "environ"):
@@ -141,10 +148,88 @@ async def test_two_fleets_do_not_mix_on_one_port(tmp_path: Path):
         assert done.code == 1 and f"cannot listen on 127.0.0.1:{port}" in done.err
 
 
-def test_replicas_have_stable_names():
-    """`r1`, `r2`, …, or those of a name that was given."""
-    assert replica_ids(Config(replicas=3)) == ["r1", "r2", "r3"]
-    assert replica_ids(Config(replicas=2, replica_id="web-0")) == ["web-0.1", "web-0.2"]
+def test_replicas_have_stable_names_and_ports():
+    """`r1`, `r2`, …, or those of a name that was given; one port for all, and one for each where that is wanted."""
+    assert [one.replica_id for one in replicas(Config(replicas=3), port=7)] == ["r1", "r2", "r3"]
+    named = replicas(Config(replicas=2, replica_id="web-0", own_port=9000), port=7)
+    assert [(one.replica_id, one.port, one.own_port) for one in named] == [("web-0.1", 7, 9000), ("web-0.2", 7, 9001)]
+    assert [one.own_port for one in replicas(Config(replicas=2), port=7)] == [0, 0]
+
+
+async def test_each_replica_answers_on_its_own_port(tmp_path: Path):
+    """So that the figures of each can be asked for; wherever they are asked for, each says whose it is."""
+    first = free_ports(2)
+    async with serving("agent.py:answer", "--own-port", str(first), cwd=tmp_path, replicas=2) as server:
+        own = {f"http://127.0.0.1:{first + number}": {f"r{number + 1}"} for number in range(2)}
+        async with httpx2.AsyncClient() as http:
+            for url, wanted in own.items():
+                assert await named(http, url) == wanted
+            assert await named(http, server.url) < {"r1", "r2"}
+        assert await server.end() == 0
+
+
+async def named(http: httpx2.AsyncClient, url: str) -> set[str]:
+    """The replicas that the figures there are labelled with."""
+    lines = [line for line in (await http.get(f"{url}/metrics")).text.splitlines() if not line.startswith("#")]
+    return {line.partition('replica="')[2].partition('"')[0] for line in lines}
+
+
+async def test_a_fleet_outlives_whoever_read_its_first_lines(tmp_path: Path):
+    """`dalsegno serve … | head -1`: the replicas that come up later have nobody to tell, and serve."""
+    (tmp_path / "agent.py").write_text("async def answer(turn): ...")
+    reading, writing = os.pipe()
+    process = await asyncio.create_subprocess_exec(
+        *command("serve", "agent.py:answer", "--port", "0", "--replicas", "2"),
+        cwd=tmp_path,
+        env=environment(),
+        stdout=writing,
+        stderr=asyncio.subprocess.PIPE,
+    )
+    os.close(writing)
+    with os.fdopen(reading) as lines:
+        url = (await asyncio.to_thread(lines.readline)).split()[1]
+    running = Running(process)
+    async with httpx2.AsyncClient() as http:
+
+        async def both() -> bool:
+            # each time over a new connection, for the kernel to choose
+            answer = await http.get(f"{url}/health", headers={"connection": "close"})
+            seen.add(answer.json()["replica"])
+            return seen == {"r1", "r2"}
+
+        seen: set[str] = set()
+        await wait_until(both, description="both replicas have answered", timeout=20)
+    assert await running.end() == 0
+
+
+def place() -> Place:
+    """A place of a fleet whose order is longer than what a socket takes at once."""
+    keys = tuple((f"key-{number}", "tenant") for number in range(50_000))
+    return Place(Config(target="nowhere.py:answer", api_keys=keys), on_ready=lambda ready: None)
+
+
+async def test_a_replica_that_is_to_leave_before_it_is_there_leaves():
+    """SIGTERM to a fleet that is just coming up: nobody stays behind and serves."""
+    one = place()
+    life = asyncio.create_task(one.live())
+    await one.until(lambda one: one.state == "starting")
+    assert one.pid == 0
+    one.leave()
+    assert (await asyncio.wait_for(life, 10)).code == -signal.SIGTERM
+
+
+async def test_a_replica_that_dies_before_it_knows_its_order_is_one_that_died(monkeypatch: pytest.MonkeyPatch):
+    """It concerns none of the others."""
+    monkeypatch.setattr(sys, "executable", "/bin/false")
+    end = await asyncio.wait_for(place().live(), 10)
+    assert (end.code, end.failed) == (1, None)
+
+
+async def test_a_process_that_cannot_be_had_is_a_replica_that_cannot_start(monkeypatch: pytest.MonkeyPatch):
+    """Too many processes, too many files: it is tried again later, and the others go on."""
+    monkeypatch.setattr(sys, "executable", "/nowhere/python")
+    end = await asyncio.wait_for(place().live(), 10)
+    assert str(end).startswith("cannot start: ") and "/nowhere/python" in str(end)
 
 
 async def test_the_terminal_s_interrupt_reaches_the_supervisor_only(tmp_path: Path):

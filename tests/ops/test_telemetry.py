@@ -59,7 +59,7 @@ async def test_a_line_about_a_turn_says_which():
     """Also lines that are logged after the agent has raised; JSON stays JSON whatever is logged."""
 
     class Turn:
-        session, id, attempt = "s", "t", 2
+        session, id, attempt, epoch = "s", "t", 2, 5
 
     class Agent:
         name = "default"
@@ -67,13 +67,9 @@ async def test_a_line_about_a_turn_says_which():
         async def run(self, turn: object) -> None:
             record = logging.LogRecord("x", logging.INFO, "", 1, "said %r", ("line\nbreak",), None)
             record.extra = object()
-            line = json.loads(JsonLines().format(record))
-            assert (line["session"], line["turn"], line["attempt"], line["message"]) == (
-                "s",
-                "t",
-                2,
-                "said 'line\\nbreak'",
-            )
+            line = json.loads(JsonLines("r1").format(record))
+            assert [line[name] for name in ("replica", "session", "turn", "attempt", "epoch")] == ["r1", "s", "t", 2, 5]
+            assert line["message"] == "said 'line\\nbreak'"
 
     await NamedAgent(Agent()).run(Turn())
 

@@ -36,15 +36,16 @@ class One:
         self.incarnation = f"{name}-{uuid.uuid4().hex}"
         self.warm = MemoryLog(fleet.database)
         self.hot = MemoryHot(fleet.cache)
+        self.blobs = MemoryBlobs(fleet.objects)
         self.replica = Replica(
             Member(self.incarnation, name),
             {"default": FunctionAgent(fleet.agent)},
             warm=self.warm,
             hot=self.hot,
-            blobs=fleet.blobs,
+            blobs=self.blobs,
             tuning=fleet.tuning,
         )
-        self.service = Service(self.replica, warm=self.warm, blobs=fleet.blobs, ids=RandomIds())
+        self.service = Service(self.replica, warm=self.warm, blobs=self.blobs, ids=RandomIds())
 
 
 class Fleet:
@@ -55,7 +56,7 @@ class Fleet:
         self.tuning = tuning or Tuning(bury_every=timedelta(milliseconds=10), drain_within=timedelta(seconds=5))
         self.database = MemoryDatabase()
         self.cache = MemoryCache()
-        self.blobs = MemoryBlobs({})
+        self.objects: dict[str, bytes] = {}
         self.ones: list[One] = []
 
     async def start(self, count: int = 1) -> None:

@@ -10,7 +10,7 @@ from dalsegno.agents.tool import Crash, outside, tool
 from dalsegno.core.event import ItemDone
 from dalsegno.core.input import Approval, Cancel, Message, ToolResult
 from dalsegno.core.part import Thought, ToolCall, Usage
-from dalsegno.errors import Refused, Unavailable
+from dalsegno.errors import Refused
 from dalsegno.ports import Call
 from dalsegno.runtime.handle import Turn
 from dalsegno.runtime.replica import Tuning
@@ -375,6 +375,25 @@ async def _id(world, ref, receipt) -> str:
     return turn_id(ref.id, receipt.turn)
 
 
+async def test_a_deleted_sessions_turn_stops_at_once():
+    """It has nothing to write to any more: what it waits for is let go, and a model is not paid to the end."""
+    begun, stopped = asyncio.Event(), asyncio.Event()
+
+    async def agent(turn: Turn) -> None:
+        begun.set()
+        try:
+            await asyncio.Event().wait()
+        finally:
+            stopped.set()
+
+    async with fleet(agent) as world:
+        ref = await world.session()
+        await world.say(ref, "go")
+        await begun.wait()
+        await world.any.delete(ref)
+        await asyncio.wait_for(stopped.wait(), 5)
+
+
 async def test_identical_calls_share_a_result_where_the_tool_asks_for_it():
     """`dedupe="session"`: the same arguments in another spelling, in another turn, are answered from the record."""
     ran: list[int] = []
@@ -514,24 +533,3 @@ async def test_models_side_by_side_keep_their_texts_apart():
         done = await world.data(ref, "item.done")
         assert sorted(data.step for data in done) == ["a#1", "b#1", "w#1", "w#2"]
         assert [data.streamed for data in done[:2]].count(True) == 1
-
-
-async def test_an_interrupted_deletion_is_finished_by_the_next():
-    """A second DELETE removes what a failing tier had kept, and answers like any other after the first."""
-
-    async with fleet(echo) as world:
-        ref = await world.session()
-        await world.ask(ref, "hi")
-        blobs: Any = world.blobs
-        failing = blobs.delete
-
-        async def fail(prefix: str) -> None:
-            raise Unavailable("gone", outcome="not_applied")
-
-        blobs.delete = fail
-        with pytest.raises(Unavailable):
-            await world.any.delete(ref)
-        blobs.delete = failing
-        with pytest.raises(Refused, match="not_found"):
-            await world.any.delete(ref)
-        assert await world.types(ref) == ["session.deleted"]

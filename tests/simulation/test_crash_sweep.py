@@ -2,11 +2,16 @@
 P6, P7).
 """
 
+from collections.abc import Iterator
+from itertools import count
+
 import pytest
 
 from dalsegno.testing.world.script import Script
 from dalsegno.testing.world.sweep import Notice, Sweep, Swept
+from tests.acceptance.sizes import seconds, size
 
+pytestmark = [pytest.mark.timeout(seconds(120))]
 SCRIPTS = {
     "words": Script("words", (), words=3),
     "read": Script("read", (("read",),), words=3),
@@ -39,28 +44,37 @@ EFFECTS = {
 @pytest.mark.parametrize("name", list(SCRIPTS))
 def test_a_crash_at_every_step(name: str, notice: Notice):
     """Wherever its replica dies, the turn completes on another one, each effect as often as its class promises."""
-    place, problems, points = 0, list[str](), set[str]()
-    while True:
-        place += 1
-        swept = Sweep(SCRIPTS[name], place=place, notice=notice).run()
-        problems += [f"crash {place} at {swept.point}: {text}" for text in (*swept.broken, *_wrong(name, swept))]
+    for seed in range(size(1, 50)):
+        crashes = list(_crashes(SCRIPTS[name], notice, seed))
+        problems = [
+            f"seed {seed}, crash {place} at {swept.point}: {text}"
+            for place, swept in enumerate(crashes, 1)
+            for text in (*swept.broken, *_wrong(name, swept))
+        ]
+        assert not problems, "\n".join(problems[:20])
+        points = {swept.point for swept in crashes}
+        assert {"model:delta", "log.commit:before", "log.commit[turn.completed]:after", "hot.publish:after"} <= points
+        assert len(crashes) > 50, "the sweep has come to an end before the turn had"
+
+
+def _crashes(script: Script, notice: Notice, seed: int) -> Iterator[Swept]:
+    """A crash at the first step, at the second, …; and the turn in which none comes any more."""
+    for place in count(1):
+        swept = Sweep(script, place=place, notice=notice, seed=seed).run()
+        yield swept
         if swept.point is None:
-            break
-        points.add(swept.point)
-    assert not problems, "\n".join(problems[:20])
-    assert {"model:delta", "log.commit:before", "log.commit[turn.completed]:after", "hot.publish:after"} <= points
-    assert place > 50, "the sweep has come to an end before the turn had"
+            return
 
 
 def _wrong(name: str, swept: Swept) -> list[str]:
     """What the class of effect promises and did not come about."""
-    count, wanted = sum(swept.applied.values()), EFFECTS[name]
+    done, wanted = sum(swept.applied.values()), EFFECTS[name]
     unknown = sum("outcome of this call is unknown" in output for output in swept.outputs)
     problems = list[str]()
-    if name in ("once_tell", "parallel") and count < wanted and wanted - count <= unknown:
+    if name in ("once_tell", "parallel") and done < wanted and wanted - done <= unknown:
         return problems  # at most once: the model was told that nobody knows
-    if count != wanted:
-        problems.append(f"{count} effects instead of {wanted}: {swept.applied}")
+    if done != wanted:
+        problems.append(f"{done} effects instead of {wanted}: {swept.applied}")
     if unknown and name not in ("once_tell", "parallel"):
         problems.append(f"an outcome is unknown that could be known: {swept.outputs}")
     if name in ("read", "artifact") and not swept.tries:

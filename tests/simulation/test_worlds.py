@@ -1,8 +1,8 @@
 """Simulated worlds: three replicas, a few people and at least five faults each; every promise holds in every one of
 them.
 
-`WORLDS=100000 pytest tests/simulation/test_worlds.py -n 2` looks further; `FIRST=n` begins elsewhere. A world that
-fails is lived through again, with its trace, by `python -m dalsegno.testing.world --seed N`.
+`RELEASE_SIZES=1` looks at as many as a release needs, `WORLDS=n` at as many as you like; `FIRST=n` begins elsewhere. A
+world that fails is lived through again, with its trace, by `python -m dalsegno.testing.world --seed N`.
 """
 
 import os
@@ -15,9 +15,10 @@ import pytest
 from dalsegno.testing.world.trouble import FAULTS_LEAST, KINDS
 from dalsegno.testing.world.weather import CRASH_POINTS
 from dalsegno.testing.world.world import Verdict, run_seed
+from tests.acceptance.sizes import size
 
 CHUNKS = 2
-WORLDS = int(os.environ.get("WORLDS", "2000"))
+WORLDS = int(os.environ.get("WORLDS") or size(2_000, 100_000))
 FIRST = int(os.environ.get("FIRST", "0"))
 
 

@@ -273,7 +273,7 @@ async def test_a_long_path_has_its_sockets_elsewhere(tmp_path: Path):
     one, other = await SqliteHot.open(deep), await SqliteHot.open(deep)
     heard: list[Hint] = []
     async with other.listen(heard.append):
-        await one.tell(Hint("acme", "s1", 17))
+        await one.tell([Hint("acme", "s1", 17)])
         await wait_until(lambda: heard == [Hint("acme", "s1", 17)], description="the hint is heard")
     await one.close()
     await other.close()
@@ -287,7 +287,7 @@ async def test_a_flood_of_hints_stops_nobody(path: Path):
     async with other.listen(heard.append):
         started = time.monotonic()
         for number in range(5000):
-            await one.tell(Hint("acme", "s1", number))
+            await one.tell([Hint("acme", "s1", number)])
         assert time.monotonic() - started < 2
         await wait_until(lambda: heard, description="some are heard")
     await one.close()

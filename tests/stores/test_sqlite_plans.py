@@ -49,7 +49,7 @@ def test_no_statement_reads_a_whole_table(prepared: Callable[[str], sqlite3.Conn
 
 
 def _named(statement: str) -> list[str]:
-    names = ("chances", "clock", "now", "limit", "ttl", "incarnation", "id", "pid", "url", "expires")
+    names = ("owner", "chances", "clock", "now", "limit", "ttl", "incarnation", "id", "pid", "url", "expires")
     return [name for name in names if f":{name}" in statement]
 
 
@@ -92,7 +92,7 @@ def _steps(path: Path, *, free: int, held: int, waiting: int) -> int:
             return 0
 
         raw.set_progress_handler(step, 1)
-        moment = {"now": 1_800_000_000_000, "clock": clock_ms(), "limit": 10, "chances": 1}
+        moment = {"owner": "alive", "now": 1_800_000_000_000, "clock": clock_ms(), "limit": 10, "chances": 1}
         found = raw.execute(sqlfile.statements("sqlite")["claimable"], moment).fetchall()
         raw.set_progress_handler(None, 0)
         assert len(found) == 10
@@ -104,3 +104,33 @@ async def test_a_claim_reads_what_it_takes_and_not_the_backlog(path: Path):
     few = _steps(path, free=50, held=50, waiting=50)
     many = _steps(path, free=5000, held=5000, waiting=5000)
     assert many < few * 1.2, (few, many)
+
+
+def _steps_to_unerased(path: Path, *, others: int) -> int:
+    """How many of SQLite's steps it takes to name three unerased sessions beside so many living and erased ones."""
+    count = 0
+
+    def step() -> int:
+        nonlocal count
+        count += 1
+        return 0
+
+    add = (
+        "INSERT INTO dalsegno_session (tenant, id, head, epoch, attempt, since, status) VALUES ('t', ?, 1, 1, 0, 0, ?)"
+    )
+    with closing(sqlite3.connect(path, isolation_level=None)) as raw:
+        raw.execute("BEGIN")
+        raw.execute("DELETE FROM dalsegno_session")
+        raw.executemany(add, [(f"s{n}", 4 * (n % 2)) for n in range(others)])
+        raw.executemany(add, [(f"d{n}", 3) for n in range(3)])
+        raw.execute("COMMIT")
+        raw.set_progress_handler(step, 1)
+        found = raw.execute(sqlfile.statements("sqlite")["session_unerased"], ("", "", 10)).fetchall()
+        raw.set_progress_handler(None, 0)
+    assert len(found) == 3
+    return count
+
+
+async def test_looking_for_the_unerased_costs_nothing_where_there_are_none(path: Path):
+    """Neither the living sessions nor the tombstones are read."""
+    assert _steps_to_unerased(path, others=10_000) == _steps_to_unerased(path, others=10)

@@ -177,13 +177,13 @@ async def test_hints_reach_another_process(start, tmp_path: Path):
     child = start("listen")
     assert heard(child) == "ready"
     hot = await SqliteHot.open(tmp_path / "log.db")
-    await hot.tell(Hint("acme", "s1", 17))
+    await hot.tell([Hint("acme", "s1", 17)])
     assert await asyncio.to_thread(heard, child) == "s1 17"
     child.kill()
     child.wait()
     folder = hot._wake._folder
     assert folder is not None and len(list(folder.iterdir())) == 1
-    await hot.tell(Hint("acme", "s1", 18))
+    await hot.tell([Hint("acme", "s1", 18)])
     assert list(folder.iterdir()) == []
     await hot.close()
     folder.rmdir()

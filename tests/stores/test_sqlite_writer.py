@@ -1,9 +1,11 @@
 """The writer of a SQLite file: what waits is committed together, on the loop or with a thread that waits for it."""
 
 import asyncio
+import gc
 import sqlite3
+import threading
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -52,6 +54,20 @@ async def writer(path: Path, cursor: type[Watched]) -> AsyncIterator[Writer]:
     committer._cursor = cursor(committer._connection)
     yield writer
     await writer.close()
+
+
+@pytest.fixture
+def answers(writer: Writer, cursor: type[Watched]) -> Iterator[threading.Event]:
+    """A slow disk: it takes what is committed once this is set."""
+    answers = threading.Event()
+
+    def wait() -> None:
+        answers.wait()
+
+    writer.pace.note_here(1.0)
+    cursor.before_commit = staticmethod(wait)
+    yield answers
+    answers.set()
 
 
 def say(word: str) -> Callable[[sqlite3.Cursor, int], str]:
@@ -165,6 +181,83 @@ async def test_a_gate_that_stays_shut_is_an_error_and_nothing_is_applied(writer:
     other.close()
     assert await writer.do(say("in time")) == "in time"
     assert said(path) == {"in time"}
+
+
+async def test_who_is_cancelled_in_line_is_told_at_once_and_never_written(writer: Writer, path: Path):
+    """Log 8: another process is inside the gate, and what only waits is decided by leaving the line."""
+    other = Gate(beside(path, "-gate"))
+    assert other.try_enter()
+    writing, following = (asyncio.create_task(writer.do(say(word))) for word in ("never", "after you"))
+    await wait_until(lambda: writer._away, description="the gate is waited for")
+    writing.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await writing
+    other.leave()
+    other.close()
+    assert await following == "after you"
+    assert said(path) == {"after you"}
+
+
+async def test_who_is_cancelled_while_the_disk_writes_is_told_when_it_has(
+    writer: Writer, answers: threading.Event, path: Path
+):
+    """Log 8: however often it is cancelled. It ends as cancelled, others of the batch as ever, and nothing is left."""
+    before = asyncio.all_tasks()
+    writing, other = (asyncio.create_task(writer.do(say(word))) for word in ("under way", "beside it"))
+    await wait_until(lambda: len(writer._committing) == 2, description="the disk is waited for")
+    for _ in range(3):
+        writing.cancel()
+        await _rounds(5)
+        assert not writing.done(), "it was told before the disk has answered"
+    answers.set()
+    with pytest.raises(asyncio.CancelledError):
+        await writing
+    assert said(path) == {"under way", "beside it"}
+    assert await other == "beside it"
+    assert asyncio.all_tasks() == before
+
+
+async def test_what_a_cancelled_commit_came_to_is_nobodys_error(
+    writer: Writer, cursor: type[Watched], answers: threading.Event
+):
+    """A disk that fails after the caller has been cancelled: it ends as cancelled, and nothing is reported as lost."""
+    reports: list[dict[str, Any]] = []
+    asyncio.get_running_loop().set_exception_handler(lambda loop, report: reports.append(report))
+
+    def fail() -> None:
+        answers.wait()
+        raise sqlite3.OperationalError("the disk says no")
+
+    cursor.before_commit = staticmethod(fail)
+    writing = asyncio.create_task(writer.do(say("lost")))
+    await wait_until(lambda: writer._committing, description="the disk is waited for")
+    writing.cancel()
+    await _rounds(5)
+    answers.set()
+    with pytest.raises(asyncio.CancelledError):
+        await writing
+    cursor.before_commit = staticmethod(lambda: None)
+    assert await writer.do(say("again")) == "again"
+    del writing
+    gc.collect()
+    assert reports == []
+
+
+async def test_a_disk_that_never_answers_keeps_no_cancelled_caller(writer: Writer, answers: threading.Event):
+    """Nothing waits without a bound: whoever would be told that the outcome is unknown ends as cancelled then."""
+    writer._patience = 0.01
+    writing = asyncio.create_task(writer.do(say("perhaps")))
+    await wait_until(lambda: writer._committing, description="the disk is waited for")
+    writing.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await asyncio.wait_for(writing, 5)
+    assert not answers.is_set()
+
+
+async def _rounds(count: int) -> None:
+    """The event loop comes round so often."""
+    for _ in range(count):
+        await asyncio.sleep(0)
 
 
 async def test_who_does_not_know_the_gate_is_waited_for(writer: Writer, path: Path):

@@ -7,6 +7,7 @@ replica, every attempt and every fork computes the same name, and nothing has to
 import base64
 import hashlib
 import re
+from functools import lru_cache
 
 from dalsegno.errors import Refused
 
@@ -27,6 +28,7 @@ def parse_session_id(text: str) -> str:
     raise Refused("invalid_request", "a session id is a UUID, as in 0198f0c2-7d1e-7c3a-9b52-5f0d4f6f1a2b")
 
 
+@lru_cache(maxsize=4096)
 def turn_id(session: str, first: int) -> str:
     """The id of the turn whose `turn.created` has the number `first`: UUIDv8, the last 32 bits are that number."""
     digest = hashlib.blake2b(f"turn/{session}/{first}".encode(), digest_size=12).hexdigest()
@@ -60,12 +62,9 @@ def short_hash(*parts: str | bytes) -> str:
 
 def hash16(*parts: str | bytes) -> bytes:
     """16 bytes that name a sequence of parts; (`ab`, `c`) and (`a`, `bc`) differ."""
-    digest = hashlib.blake2b(digest_size=16)
-    for part in parts:
-        raw = part.encode("utf-8", "surrogatepass") if isinstance(part, str) else part
-        digest.update(len(raw).to_bytes(8, "big"))
-        digest.update(raw)
-    return digest.digest()
+    raws = [part.encode("utf-8", "surrogatepass") if isinstance(part, str) else part for part in parts]
+    bordered = b"".join([len(raw).to_bytes(8, "big") + raw for raw in raws])
+    return hashlib.blake2b(bordered, digest_size=16).digest()
 
 
 def _dashed(digits: str) -> str:

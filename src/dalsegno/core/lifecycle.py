@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 from dalsegno.core import codec
-from dalsegno.core.append import Decision, Draft, Known, Refusal, Write, record
+from dalsegno.core.append import Decision, Draft, Keep, Known, Refusal, Write, record
 from dalsegno.core.event import Event, ItemDone, SessionCreated, SessionDeleted, SessionUpdated, TurnCancelled
 from dalsegno.core.json import JsonObject
 from dalsegno.core.refs import Ref
@@ -40,6 +40,13 @@ def delete(session: Session | None, known: Known | None, now: int) -> Decision[S
     made, events = record(session, [Draft(SessionDeleted())], now)
     made = replace(made, owner=None, epoch=made.epoch + 1)
     return Write(made, events, made)
+
+
+def erase_again(session: Session | None, known: Known | None, now: int) -> Decision[None]:
+    """A fenced off turn may have put an artifact after its session's erasure: whatever was begun counts no more."""
+    if session is None or not session.deleted:
+        return Keep(None)
+    return Write(replace(session, epoch=session.epoch + 1), (), None)
 
 
 def replay(

@@ -99,6 +99,11 @@ def fold(session_id: str, tenant: str, events: Iterable[Event]) -> Session:
     return session
 
 
+def tombstone(session_id: str, tenant: str, last: Event) -> Session:
+    """What is left of a deleted session: what its last event tells, and nothing of whose it was or what was said."""
+    return Session(id=session_id, tenant=tenant, updated_at=last.at, head=last.seq, deleted=True)
+
+
 def apply(session: Session, event: Event, data: Data | Unknown) -> Session:
     """The session after one more event. Raises `Unreadable` for a gap or an impossible transition."""
     if event.seq != session.head + 1:
@@ -117,7 +122,7 @@ def apply(session: Session, event: Event, data: Data | Unknown) -> Session:
         case SessionUpdated():
             return replace(session, metadata=data.metadata)
         case SessionDeleted():
-            return replace(session, deleted=True, open=())
+            return replace(tombstone(session.id, session.tenant, event), epoch=session.epoch, owner=session.owner)
         case TurnCreated():
             return replace(session, open=(*session.open, OpenTurn(first=event.seq)))
         case ContextSummarized():

@@ -10,7 +10,6 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 import msgspec
-from prometheus_client import CollectorRegistry
 
 from dalsegno.errors import Unavailable
 from dalsegno.http.app import App, build_app
@@ -19,7 +18,7 @@ from dalsegno.http.gate import Limits
 from dalsegno.ops.config import Config
 from dalsegno.ops.ids import RandomIds
 from dalsegno.ops.logs import NamedAgent
-from dalsegno.ops.telemetry import Figures, counted
+from dalsegno.ops.telemetry import Figures, ReplicaRegistry, counted
 from dalsegno.ops.tiers import Tiers, opened, places
 from dalsegno.ops.version import VERSION
 from dalsegno.ports import Agent, Member
@@ -40,11 +39,11 @@ class Assembly(msgspec.Struct, frozen=True):
 async def assembled(config: Config, agent: Agent) -> AsyncIterator[Assembly]:
     """A replica at work, until the context ends. Raises `ConfigError` or `Unavailable` when it cannot be."""
     async with opened(places(config, hot=config.hot)) as tiers:
-        figures, ids = Figures(CollectorRegistry()), RandomIds()
+        figures, ids = Figures(ReplicaRegistry(config.replica_id)), RandomIds()
         tiers = msgspec.structs.replace(tiers, warm=counted(tiers.warm, figures))
         member = Member(ids.incarnation(), config.replica_id, os.getpid())
         replica = _replica(member, agent, tiers, config)
-        figures.introduce(member.id, version=VERSION, running=lambda: replica.turns)
+        figures.introduce(version=VERSION, running=lambda: replica.turns)
         service = Service(replica, warm=tiers.warm, blobs=tiers.cold, ids=ids)
         keys = Keys(config.api_keys)
         app = build_app(service, keys=keys, limits=limits(config), registry=figures.registry, version=VERSION)

@@ -19,8 +19,8 @@ from dalsegno.errors import ConfigError
 from dalsegno.ops.units import format_duration, format_size, parse_duration, parse_size
 
 PREFIX = "DALSEGNO_"
-OTHERS = re.compile(r"DALSEGNO_(TEST_\w+|SERVICE_HOST|SERVICE_PORT(_\w+)?|PORT_[0-9]+_(TCP|UDP)(_\w+)?)")
-"""Variables that are not ours: those of our tests, and what Kubernetes sets for a service named `dalsegno`."""
+OTHERS = re.compile(r"DALSEGNO_(SERVICE_HOST|SERVICE_PORT(_\w+)?|PORT_[0-9]+_(TCP|UDP)(_\w+)?)")
+"""Variables that are not ours: what Kubernetes sets for a service named `dalsegno`."""
 SERVICE_LINK = re.compile(r"(tcp|udp)://.*")
 
 C = TypeVar("C", bound=msgspec.Struct)
@@ -49,6 +49,10 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
     ] = "default"
     host: Annotated[str, _about("The address to listen on.", "ADDRESS", min_length=1)] = "127.0.0.1"
     port: Annotated[int, _about("The port to listen on; 0 = any free one.", "PORT", ge=0, le=65535)] = 8000
+    own_port: Annotated[
+        int,
+        _about("Listen here, too; replica n of a fleet on this port + n - 1. 0 = no.", "PORT", ge=0, le=65535 - 255),
+    ] = 0
     replicas: Annotated[int, _about("How many processes share the port, supervised.", "N", ge=1, le=256)] = 1
     replica_id: Annotated[
         str, _about("This replica's name among its peers.", "ID", pattern=r"^[A-Za-z0-9_.-]{1,64}$")
@@ -86,7 +90,10 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
         timedelta,
         _about("How often work is looked for when no hint came.", "DURATION", least=10 * MILLISECOND, most=HOUR),
     ] = timedelta(milliseconds=500)
-    log_level: Annotated[Literal["debug", "info", "warning", "error"], _about("How much is logged to stderr.")] = "info"
+    log_level: Annotated[
+        Literal["debug", "info", "warning", "error"],
+        _about("How much is logged to stderr; debug also shows what agents and tools raise, in their words."),
+    ] = "info"
     log_format: Annotated[Literal["text", "json"], _about("Lines for people, or one JSON object a line.")] = "text"
 
     def __repr__(self) -> str:
@@ -100,10 +107,12 @@ class Reach(msgspec.Struct, frozen=True, kw_only=True):
     """Where `dalsegno sessions` finds the sessions: a server, or a warm tier directly."""
 
     url: Annotated[str, _about("A server, as in http://127.0.0.1:8000.", "URL")] = ""
-    api_key: Annotated[str, _about("The key to present to the server.", "KEY")] = ""
+    api_key: Annotated[str, _about("The key to present to the server.", "KEY", pattern=r"^[!-~]*$")] = ""
     warm: Warm = ""
     cold: Cold = ""
-    tenant: Annotated[str, _about("Whose sessions, when the warm tier is read directly.", "NAME")] = "default"
+    tenant: Annotated[str, _about("Whose sessions, when the warm tier is read directly.", "NAME", min_length=1)] = (
+        "default"
+    )
 
     def __repr__(self) -> str:
         return f"Reach({', '.join(f'{name}={value}' for name, value in shown(self).items())})"
@@ -254,25 +263,30 @@ def _keys(text: str) -> Pairs:
     if text.startswith("@"):
         try:
             lines = Path(text[1:]).read_text("utf-8").splitlines()
-        except (OSError, UnicodeDecodeError) as error:
-            raise ConfigError(f"{text[1:]} cannot be read: {error}") from None
+        except OSError as error:
+            raise ConfigError(f"{text[1:]} cannot be read: {error.strerror}") from None
+        except UnicodeDecodeError:
+            raise ConfigError(f"{text[1:]} is not UTF-8") from None
         entries = [line.strip() for line in lines if line.strip() and not line.strip().startswith("#")]
     else:
         entries = [entry.strip() for entry in text.split(",") if entry.strip()]
-    pairs = [(key, tenant) for key, _, tenant in (entry.rpartition(":") for entry in entries)]
-    for number, (key, tenant) in enumerate(pairs, 1):
+    tenants: dict[str, str] = {}
+    for number, (key, _, tenant) in enumerate((entry.rpartition(":") for entry in entries), 1):
         if not key or not tenant:
             raise ConfigError(f"entry {number} is not KEY:TENANT")
-    if not pairs:
+        if tenants.setdefault(key, tenant) != tenant:
+            raise ConfigError(f"entry {number} has the key of an earlier one, and another tenant")
+    if not tenants:
         raise ConfigError("there is no key in it")
-    return tuple(pairs)
+    return tuple(tenants.items())
 
 
 def _complaint(setting: Setting, given: Any, error: msgspec.ValidationError) -> str:
     if setting.name in SECRETS:
         return "the value will not do"
     choices = ("true", "false") if setting.plain is bool else typing.get_args(setting.plain)
-    wanted = f"choose {', '.join(choices)}" if choices else f"{str(error)[:1].lower()}{str(error)[1:]}"
+    expected = str(error).partition(", got ")[0].replace("`int`", "a whole number").replace("`str`", "text")
+    wanted = f"choose {', '.join(choices)}" if choices else f"{expected[:1].lower()}{expected[1:]}"
     return f"{given!r} will not do: {wanted}"
 
 

@@ -17,7 +17,8 @@ import msgspec
 
 from dalsegno import stores
 from dalsegno.core.append import Decision, Draft, Keep, Known, Refusal, Write, record
-from dalsegno.core.event import SessionCreated, SessionDeleted, SessionUpdated
+from dalsegno.core.event import SessionCreated, SessionUpdated
+from dalsegno.core.lifecycle import delete
 from dalsegno.core.session import Session
 from dalsegno.core.stream import Piece
 from dalsegno.errors import DalsegnoError, LeaseLost
@@ -81,8 +82,9 @@ async def _warm(url: str) -> AsyncIterator[Finding]:
         yield await _creation(warm, ref, url)
         yield await _order(warm, ref)
         yield await _clock(warm, ref)
-        await warm.commit(ref, _delete)
-        await warm.erase(ref)
+        deleted = await warm.commit(ref, delete)
+        if isinstance(deleted, Write):
+            await warm.erase(ref, deleted.result.epoch)
     finally:
         await stores.close(warm)
 
@@ -132,17 +134,9 @@ def _create(session: Session | None, known: Known | None, now: int, *, ref: Ref)
 
 
 def _touch(session: Session | None, known: Known | None, now: int) -> Decision[None]:
-    return _write(session, SessionUpdated({}), now)
-
-
-def _delete(session: Session | None, known: Known | None, now: int) -> Decision[None]:
-    return _write(session, SessionDeleted(), now)
-
-
-def _write(session: Session | None, data: SessionUpdated | SessionDeleted, now: int) -> Decision[None]:
     if session is None:
         return Refusal("not_found", "what was written is not there")
-    made, events = record(session, [Draft(data)], now)
+    made, events = record(session, [Draft(SessionUpdated({}))], now)
     return Write(made, events, None)
 
 
@@ -181,7 +175,7 @@ async def _hints(hot: Hot, ref: Ref) -> Finding:
     heard = asyncio.Event()
     async with hot.listen(lambda hint: heard.set() if hint.session == ref.id else None):
         began = time.perf_counter()
-        await hot.tell(Hint(ref.tenant, ref.id))
+        await hot.tell([Hint(ref.tenant, ref.id)])
         with suppress(TimeoutError):
             await asyncio.wait_for(heard.wait(), HINT_SECONDS)
     took = (time.perf_counter() - began) * 1000

@@ -17,8 +17,19 @@ def refuse_open_door(config: Config) -> None:
 
 def refuse_split_fleet(config: Config) -> None:
     """Raise `ConfigError` when the replicas of a fleet would not see the same sessions."""
-    if config.replicas > 1 and config.warm.startswith("memory:"):
+    if config.replicas > 1 and in_memory(config.warm):
         raise ConfigError("a warm tier in memory is seen by one process only: --replicas needs a file or a database")
+
+
+def refuse_lost_payloads(config: Config) -> None:
+    """Raise `ConfigError` when the log would outlive the large payloads that it points to."""
+    if in_memory(config.cold) and not in_memory(config.warm):
+        raise ConfigError("a cold tier in memory is lost with its process, and the log is not: choose another --cold")
+
+
+def in_memory(url: str) -> bool:
+    """Whether the tier is its process's own, and ends with it."""
+    return url.partition(":")[0].lower() == "memory"
 
 
 def is_loopback(host: str) -> bool:

@@ -1,7 +1,7 @@
 """The socket between a supervisor and one of its replicas. Its end is the news of the other's death, whoever died.
 
     supervisor ──► replica    one `Order`, then nothing; the end of it means: the supervisor is gone, leave
-    replica ──► supervisor    `Ready` when it serves, or `Failed` when it never will; the end of it: the replica is gone
+    replica ──► supervisor    `Ready` when it serves, `Failed` when it cannot; the end of it: the replica is gone
 
 A configuration travels here and not in arguments or variables, which everybody on the machine can read.
 """
@@ -18,7 +18,7 @@ import msgspec
 
 from dalsegno.ops.config import Config
 
-MESSAGE_BYTES_MAX = 1024 * 1024
+REPORT_BYTES_MAX = 64 * 1024
 SLACK = timedelta(seconds=5)
 
 
@@ -40,7 +40,7 @@ class Ready(msgspec.Struct, frozen=True, tag=True):
 
 
 class Failed(msgspec.Struct, frozen=True, tag=True):
-    """The replica cannot start, for this reason and with this exit code."""
+    """The replica cannot start or go on, for this reason and with this exit code."""
 
     reason: str
     code: int
@@ -60,7 +60,7 @@ class Lifeline:
         line = bytearray()
         while not line.endswith(b"\n"):
             part = self._socket.recv(65536)
-            if not part or len(line) > MESSAGE_BYTES_MAX:
+            if not part:
                 raise EOFError("the supervisor said nothing")
             line += part
         return msgspec.json.decode(line, type=Order)

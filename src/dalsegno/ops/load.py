@@ -1,14 +1,15 @@
 """TARGET → an agent: finds the module or file, takes the object, recognises what it is. Every error says what to do.
 
-What the module itself raises while it is imported is not caught: its traceback is what its author needs.
+An error in the module itself, while it is imported, is not caught: its traceback is what its author needs.
 """
 
+import contextlib
 import difflib
 import importlib
 import importlib.util
 import inspect
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from importlib.abc import Loader
 from pathlib import Path
 from types import ModuleType
@@ -75,8 +76,9 @@ def _is_file(place: str) -> bool:
 def _from_file(place: str, folder: Path) -> ModuleType:
     path = (folder / place).resolve()
     if not path.is_file():
-        near = difflib.get_close_matches(path.name, _python_files(path.parent), n=1, cutoff=0.5)
-        hint = f": did you mean {path.with_name(near[0])}?" if near else f" (looked for {path})"
+        near = difflib.get_close_matches(path.stem, _python_files(path.parent), n=1, cutoff=0.6)
+        looked = "" if str(path) == place else f" (looked for {path})"
+        hint = f": did you mean {path.with_name(near[0])}.py?" if near else looked
         raise ConfigError(f"there is no file {place}{hint}")
     _first_on_path(path.parent)
     _first_on_path(folder)
@@ -85,13 +87,27 @@ def _from_file(place: str, folder: Path) -> ModuleType:
     if spec is None or spec.loader is None:
         raise ConfigError(f"{place} is not a Python file")
     module = importlib.util.module_from_spec(spec)
-    try:
+    with _explained(place):
         _execute(module, spec.loader)
+    return module
+
+
+@contextlib.contextmanager
+def _explained(place: str) -> Iterator[None]:
+    """While the module is imported: what the operator can mend without its traceback is a `ConfigError`."""
+    try:
+        yield
     except SyntaxError as error:
-        raise ConfigError(f"{error.filename}:{error.lineno}: {error.msg}") from error
+        where = f"{error.filename}:{error.lineno}" if error.lineno else place
+        raise ConfigError(f"{where}: {error.msg}") from error
     except ModuleNotFoundError as error:
         raise ConfigError(f"{place} imports {error.name!r}, which is not installed here") from error
-    return module
+    except ImportError as error:
+        raise ConfigError(f"{place}: {error}") from error
+    except SystemExit as error:
+        raise ConfigError(
+            f"{place} ends the process while it is imported: put that under `if __name__ == '__main__':`"
+        ) from error
 
 
 def _execute(module: ModuleType, loader: Loader) -> None:
@@ -105,17 +121,16 @@ def _execute(module: ModuleType, loader: Loader) -> None:
 
 def _from_module(place: str, folder: Path) -> ModuleType:
     _first_on_path(folder)
-    try:
-        return importlib.import_module(place)
-    except SyntaxError as error:
-        raise ConfigError(f"{error.filename}:{error.lineno}: {error.msg}") from error
-    except ModuleNotFoundError as error:
-        if error.name is None or not f"{place}.".startswith(f"{error.name}."):
-            raise ConfigError(f"{place} imports {error.name!r}, which is not installed here") from error
-        names = [file.removesuffix(".py") for file in _python_files(folder)]
-        raise ConfigError(
-            f"there is no module {place!r} in {folder} or installed{_alternatives(place, names)}"
-        ) from error
+    if not all(place.split(".")):
+        raise ConfigError(f"{place!r} is no module's name: {SHAPE}")
+    with _explained(place):
+        try:
+            return importlib.import_module(place)
+        except ModuleNotFoundError as error:
+            if error.name is None or not f"{place}.".startswith(f"{error.name}."):
+                raise
+            hint = _alternatives(place, _python_files(folder))
+            raise ConfigError(f"there is no module {place!r} in {folder} or installed{hint}") from error
 
 
 def _check_parameters(function: Any, target: str) -> None:
@@ -152,7 +167,8 @@ def _alternatives(wanted: str, names: Sequence[str]) -> str:
 
 
 def _python_files(folder: Path) -> list[str]:
-    return sorted(path.name for path in folder.glob("*.py")) if folder.is_dir() else []
+    """The names of its Python files, without what they all end in."""
+    return sorted(path.stem for path in folder.glob("*.py")) if folder.is_dir() else []
 
 
 def _first_on_path(folder: Path) -> None:

@@ -1,4 +1,4 @@
-"""Logs: to stderr, as lines for people or as JSON, with the session and turn that a line is about.
+"""Logs: to stderr, as lines for people or as JSON, with the replica, session and turn that a line is about.
 
 What is logged never contains payloads, keys or passwords; nothing here adds any.
 """
@@ -39,20 +39,22 @@ class NamedAgent:
 
     async def run(self, turn: Any) -> None:
         """Run the agent. The names stay in this task, so that what is logged about a failure has them, too."""
-        names: dict[str, object] = {"session": turn.session, "turn": turn.id, "attempt": turn.attempt}
-        epoch = getattr(turn, "epoch", None)
-        _turn.set(names if epoch is None else {**names, "epoch": epoch})
+        _turn.set({"session": turn.session, "turn": turn.id, "attempt": turn.attempt, "epoch": turn.epoch})
         await self._inner.run(turn)
 
 
 class JsonLines(logging.Formatter):
-    """One JSON object a line: time, level, logger, message, whose turn it was, and what `extra` gave."""
+    """One JSON object a line: time, level, logger, replica, message, whose turn it was, and what `extra` gave."""
+
+    def __init__(self, replica: str) -> None:
+        super().__init__()
+        self._names = {"replica": replica} if replica else {}
 
     def format(self, record: logging.LogRecord) -> str:
         """The line."""
         at = datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
         line: dict[str, object] = {"at": at, "level": record.levelname.lower(), "logger": record.name}
-        line |= {"message": record.getMessage()} | (_turn.get() or {})
+        line |= {"message": record.getMessage()} | self._names | (_turn.get() or {})
         line |= {name: value for name, value in vars(record).items() if name not in PLAIN}
         if record.exc_info:
             line["error"] = self.formatException(record.exc_info)
@@ -62,8 +64,9 @@ class JsonLines(logging.Formatter):
 class TextLines(logging.Formatter):
     """A line for people."""
 
-    def __init__(self) -> None:
-        super().__init__("%(asctime)s %(levelname)-7s %(name)s: %(message)s%(about)s", datefmt="%H:%M:%S")
+    def __init__(self, replica: str) -> None:
+        who = f"{replica} " if replica else ""
+        super().__init__(f"%(asctime)s %(levelname)-7s {who}%(name)s: %(message)s%(about)s", datefmt="%H:%M:%S")
 
     def format(self, record: logging.LogRecord) -> str:
         """The line, and the turn it is about."""
@@ -81,10 +84,10 @@ class _Stderr(logging.StreamHandler[Any]):
             super().handleError(record)
 
 
-def log_to_stderr(*, level: str, style: Literal["text", "json"]) -> None:
-    """Set up the root logger of this process."""
+def log_to_stderr(*, level: str, style: Literal["text", "json"], replica: str = "") -> None:
+    """Set up the root logger of this process; `replica` is the name of the one that runs in it, if one does."""
     handler = _Stderr(sys.stderr)
-    handler.setFormatter(JsonLines() if style == "json" else TextLines())
+    handler.setFormatter(JsonLines(replica) if style == "json" else TextLines(replica))
     root = logging.getLogger()
     root.handlers = [handler]
     root.setLevel(level.upper())

@@ -15,14 +15,14 @@ from typing import Literal
 import msgspec
 
 from dalsegno.ops.config import Config
-from dalsegno.ops.lifeline import MESSAGE_BYTES_MAX, SLACK, Failed, Order, Ready, Report
+from dalsegno.ops.lifeline import REPORT_BYTES_MAX, SLACK, Failed, Order, Ready, Report
 
 State = Literal["new", "starting", "ready", "leaving", "gone"]
 REPORT = msgspec.json.Decoder(Report)
 
 
 class End(msgspec.Struct, frozen=True):
-    """How a process ended: its exit code or minus a signal, why it could not start, and how long it served."""
+    """How a process ended: its exit code or minus a signal, what it said about it, and how long it served."""
 
     code: int
     failed: Failed | None
@@ -30,7 +30,7 @@ class End(msgspec.Struct, frozen=True):
 
     def __str__(self) -> str:
         if self.failed is not None:
-            return f"cannot start: {self.failed.reason}"
+            return f"{'failed' if self.served else 'cannot start'}: {self.failed.reason}"
         return f"ended by {signal.Signals(-self.code).name}" if self.code < 0 else f"ended with exit code {self.code}"
 
 
@@ -46,7 +46,7 @@ class Place:
         self._failed: Failed | None = None
         self._ready_at: float | None = None
         self._changed = asyncio.Event()
-        self._deadline: list[asyncio.TimerHandle] = []
+        self._deadline: asyncio.TimerHandle | None = None
 
     @property
     def pid(self) -> int:
@@ -55,25 +55,20 @@ class Place:
 
     async def live(self) -> End:
         """One life of the replica, from its process's start to its end. Cancelled, it takes the process with it."""
-        ours, theirs = socket.socketpair()
         self._failed = self._ready_at = None
-        with ours:
-            with theirs:
-                process = self._process = await _spawn(theirs.fileno())
-            self._become("starting")
-            try:
-                reader, writer = await asyncio.open_connection(sock=ours, limit=MESSAGE_BYTES_MAX)
-                writer.write(msgspec.json.encode(Order(self._config)) + b"\n")
-                await self._listen(reader)
-                code = await process.wait()
-                writer.close()
-            except asyncio.CancelledError:
-                self.kill()
-                raise
-            finally:
-                while self._deadline:
-                    self._deadline.pop().cancel()
-                self._become("gone")
+        self._become("starting")
+        try:
+            code = await self._run()
+        except OSError as error:  # the system has no process or no socket for us
+            self.kill()
+            return End(1, Failed(str(error), 1), self._served())
+        except asyncio.CancelledError:
+            self.kill()
+            raise
+        finally:
+            if self._deadline is not None:
+                self._deadline.cancel()
+            self._become("gone")
         return End(code, self._failed, self._served())
 
     def leave(self) -> None:
@@ -82,7 +77,7 @@ class Place:
             self._become("leaving")
             self._send(signal.SIGTERM)
             patience = (self._config.drain_timeout + SLACK).total_seconds()
-            self._deadline.append(asyncio.get_running_loop().call_later(patience, self.kill))
+            self._deadline = asyncio.get_running_loop().call_later(patience, self.kill)
 
     async def replaced(self) -> None:
         """Have the process leave in order, and wait until its successor serves."""
@@ -99,6 +94,21 @@ class Place:
         while not reached(self):
             await self._changed.wait()
 
+    async def _run(self) -> int:
+        """Start the process, give it its order, take its reports; its exit code."""
+        ours, theirs = socket.socketpair()
+        with ours:
+            with theirs:
+                process = self._process = await _spawn(theirs.fileno())
+            if self.state == "leaving":  # it was asked to before it was there
+                self._send(signal.SIGTERM)
+            reader, writer = await asyncio.open_connection(sock=ours, limit=REPORT_BYTES_MAX)
+            writer.write(msgspec.json.encode(Order(self._config)) + b"\n")
+            await self._listen(reader)
+            code = await process.wait()
+            writer.close()
+            return code
+
     def _served(self) -> timedelta:
         now = asyncio.get_running_loop().time()
         return timedelta(seconds=0.0 if self._ready_at is None else now - self._ready_at)
@@ -109,23 +119,28 @@ class Place:
 
     async def _listen(self, reader: asyncio.StreamReader) -> None:
         """Take reports until the process is gone."""
-        try:
-            while line := await reader.readline():
-                report = REPORT.decode(line)
-                if isinstance(report, Failed):
-                    self._failed = report
-                    continue
-                self._ready_at = asyncio.get_running_loop().time()
-                if self.state == "starting":
-                    self._become("ready")
-                self._on_ready(report)
-        except ConnectionResetError:
-            return
+        while line := await _next_line(reader):
+            report = REPORT.decode(line)
+            if isinstance(report, Failed):
+                self._failed = report
+                continue
+            self._ready_at = asyncio.get_running_loop().time()
+            if self.state == "starting":
+                self._become("ready")
+            self._on_ready(report)
 
     def _become(self, state: State) -> None:
         self.state = state
         before, self._changed = self._changed, asyncio.Event()
         before.set()
+
+
+async def _next_line(reader: asyncio.StreamReader) -> bytes:
+    """What the process says next; nothing when it is gone, also if it went without having read its order."""
+    try:
+        return await reader.readline()
+    except ConnectionError:
+        return b""
 
 
 async def _spawn(lifeline: int) -> Process:

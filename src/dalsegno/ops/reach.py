@@ -7,13 +7,15 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from datetime import timedelta
 from typing import Any, Protocol
+from urllib.parse import urlsplit
 
 import msgspec
 
+from dalsegno import stores
 from dalsegno.client import ApiError, Client, Retry, Unreachable
 from dalsegno.core.ids import parse_session_id
 from dalsegno.core.json import JsonObject
-from dalsegno.errors import DalsegnoError, Refused
+from dalsegno.errors import ConfigError, DalsegnoError, Refused
 from dalsegno.ops.config import Reach, redacted
 from dalsegno.ops.ids import RandomIds
 from dalsegno.ops.tiers import opened, places
@@ -62,9 +64,10 @@ async def reached(reach: Reach) -> AsyncIterator[Desk]:
 
     Inside and outside, what cannot be done raises `Refused`, `NotReached` or another `DalsegnoError`.
     """
-    url = reach.url or ("" if reach.warm else DEFAULT_URL)
-    if not url.startswith(("http://", "https://")):
-        async with _direct(msgspec.structs.replace(reach, warm=url or reach.warm)) as desk:
+    url = reach.url or reach.warm or DEFAULT_URL
+    _refuse_nowhere(url)
+    if not url.lower().startswith(("http://", "https://")):
+        async with _direct(msgspec.structs.replace(reach, warm=url)) as desk:
             yield desk
         return
     try:
@@ -73,8 +76,8 @@ async def reached(reach: Reach) -> AsyncIterator[Desk]:
     except Unreachable as error:
         raise NotReached(f"no server answers at {redacted(url)}: start one, or name it with --url or --warm") from error
     except ApiError as error:
-        hint = ": give the key with --api-key or DALSEGNO_API_KEY" if error.status == 401 else f": {error.detail}"
-        raise Refused(error.code, hint.removeprefix(": ")) from error
+        hint = "give the key with --api-key or DALSEGNO_API_KEY" if error.status == 401 else error.detail
+        raise Refused(error.code, hint) from error
 
 
 @asynccontextmanager
@@ -84,6 +87,29 @@ async def _direct(reach: Reach) -> AsyncIterator["Direct"]:
         # A replica that never starts: it neither joins the fleet nor takes sessions.
         replica = Replica(Member(ids.incarnation(), "cli"), {}, warm=tiers.warm, hot=tiers.hot, blobs=tiers.cold)
         yield Direct(Service(replica, warm=tiers.warm, blobs=tiers.cold, ids=ids), reach.tenant)
+
+
+def _refuse_nowhere(url: str) -> None:
+    """A place without sessions is an error: whoever opens a file that is not there makes it, and finds it empty."""
+    match url.partition(":")[0].lower():
+        case "http" | "https" if not _names_a_server(url):
+            raise ConfigError(f"{redacted(url)} names no server: write for example {DEFAULT_URL}")
+        case "memory":
+            raise ConfigError("a warm tier in memory is seen by its own process only: ask the server, with --url")
+        case "sqlite" if not stores.sqlite_path(url).is_file():
+            raise NotReached(f"there is no file {stores.sqlite_path(url)}: `dalsegno migrate --warm {url}` makes one")
+        case _ if "://" not in url:
+            raise ConfigError(f"the address has no :// in it: write for example {DEFAULT_URL} or sqlite:///sessions.db")
+        case _:
+            pass
+
+
+def _names_a_server(url: str) -> bool:
+    try:
+        parts = urlsplit(url)
+        return bool(parts.hostname) and parts.port != 0
+    except ValueError:  # a port that is no number, or none that there is
+        return False
 
 
 class Remote:

@@ -1,16 +1,23 @@
-"""Sessions for people: tables and trees from the contract's JSON. Colour only on a terminal; knows no store."""
+"""Sessions for people: tables and trees from the contract's JSON. Colour only on a terminal; knows no store.
+
+What users and models wrote is shown, and never obeyed: escape sequences and the like come out as their numbers.
+"""
 
 import json
+import re
 from collections.abc import Iterable, Sequence
 from typing import Any
 
 from rich import box
 from rich.console import Console, RenderableType
-from rich.table import Table
+from rich.table import Column, Table
 from rich.text import Text
 from rich.tree import Tree
 
 WORDS = 100
+UNBOUNDED = 10_000
+OBEYED = re.compile(r"[\x00-\x08\x0e-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
+"""What a terminal does not show but carries out: control characters but for white space, and changes of direction."""
 COLOURS = {
     "completed": "green",
     "failed": "red",
@@ -24,9 +31,9 @@ COLOURS = {
 
 def show(what: RenderableType) -> None:
     """Print it. Where nobody looks, lines are as long as they need to be."""
-    console = Console(highlight=False)
+    console = Console(highlight=False, markup=False, emoji=False)
     if not console.is_terminal:
-        console = Console(highlight=False, width=200, color_system=None)
+        console.width = UNBOUNDED
     console.print(what)
 
 
@@ -34,15 +41,15 @@ def session_table(sessions: Sequence[Any]) -> RenderableType:
     """One session a line."""
     if not sessions:
         return "no sessions"
-    table = Table("session", "status", "head", "queued", "agent", "user", "updated", box=box.SIMPLE_HEAD)
-    for session in sessions:
+    table = _table("session", "status", "head", "queued", folding=("agent", "user", "updated"))
+    for session in map(visible, sessions):
         table.add_row(
             session["id"],
             Text(session["status"], style=COLOURS.get(session["status"], "")),
             str(session["head"]),
             str(session["queued"]),
-            Text(session["agent"]),
-            Text(session["user"] or "–"),
+            session["agent"],
+            session["user"] or "–",
             session["updated_at"],
         )
     return table
@@ -52,15 +59,16 @@ def event_table(events: Sequence[Any]) -> RenderableType:
     """One event a line."""
     if not events:
         return "no events"
-    table = Table("seq", "type", "turn", "at", "says", box=box.SIMPLE_HEAD)
-    for event in events:
-        turn = str(int(event["turn"][-8:], 16)) if event["turn"] else "–"
-        table.add_row(str(event["seq"]), event["type"], turn, event["at"], Text(says(event)))
+    table = _table("seq", "type", "turn", "at", folding=("says",))
+    for event in map(visible, events):
+        turn = str(_number(event["turn"])) if event["turn"] else "–"
+        table.add_row(str(event["seq"]), event["type"], turn, event["at"], says(event))
     return table
 
 
 def session_tree(session: Any, events: Sequence[Any]) -> RenderableType:
     """The session, its turns, and in each turn what happened, in order."""
+    session, events = visible(session), visible(events)
     root = Tree(
         Text.assemble(
             ("session ", "bold"),
@@ -84,14 +92,27 @@ def session_tree(session: Any, events: Sequence[Any]) -> RenderableType:
 
 def finding_table(findings: Sequence[tuple[str, str, str]]) -> RenderableType:
     """What was examined, its state, and why."""
-    table = Table("checked", "state", "found", box=box.SIMPLE_HEAD)
+    table = _table("checked", "state", folding=("found",))
     for what, state, detail in findings:
-        table.add_row(what, Text(state, style=STATES[state]), Text(detail))
+        table.add_row(what, Text(state, style=STATES[state]), detail)
     return table
 
 
 STATES = {"ok": "green", "degraded": "yellow", "wrong": "bold red"}
 ENDS = ("turn.completed", "turn.failed", "turn.cancelled")
+
+
+def visible(found: Any) -> Any:
+    """The same JSON, without anything in it that a terminal would obey."""
+    match found:
+        case str():
+            return OBEYED.sub(lambda match: match[0].encode("unicode_escape").decode(), found)
+        case dict():
+            return {visible(name): visible(value) for name, value in found.items()}
+        case list():
+            return [visible(each) for each in found]
+        case _:
+            return found
 
 
 def says(event: Any) -> str:
@@ -119,12 +140,19 @@ def says(event: Any) -> str:
             return _short(json.dumps(data, ensure_ascii=False)) if data else ""
 
 
+def _table(*names: str, folding: Sequence[str]) -> Table:
+    """A table whose first columns are always whole; on a narrow screen the last ones give way."""
+    return Table(*(Column(name, no_wrap=True) for name in names), *folding, box=box.SIMPLE_HEAD)
+
+
+def _number(turn: str) -> int:
+    return int(turn[-8:], 16)
+
+
 def _turn(created: Any, end: str) -> Text:
-    number = int(created["turn"][-8:], 16)
     style = COLOURS.get(end, "cyan")
-    return Text.assemble(
-        (f"turn {number} ", "bold"), (end, style), f"  “{says(created)}”", (f"  {created['turn']}", "dim")
-    )
+    head, name = (f"turn {_number(created['turn'])} ", "bold"), (f"  {created['turn']}", "dim")
+    return Text.assemble(head, (end, style), f"  “{says(created)}”", name)
 
 
 def _line(event: Any) -> Text:

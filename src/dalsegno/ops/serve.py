@@ -47,16 +47,17 @@ def serve(config: Config, agent: Agent, *, announce: Callable[[Ready], None], sh
 async def _serve(config: Config, agent: Agent, announce: Callable[[Ready], None], share: Share) -> None:
     async with assembled(config, agent) as assembly:
         member = assembly.replica.member
-        with contextlib.closing(listening(config, share)) as listener:
-            ready = Ready(url_of(config.host, listener.getsockname()[1]), member.id, member.pid)
+        with contextlib.ExitStack() as stack:
+            listeners = [stack.enter_context(contextlib.closing(one)) for one in listening(config, share)]
+            ready = Ready(url_of(config.host, listeners[0].getsockname()[1]), member.id, member.pid)
             server = ReplicaServer(assembly.app, leaving=assembly.replica.drain, started=lambda: announce(ready))
             loop = asyncio.get_running_loop()
             for number in (signal.SIGTERM, signal.SIGINT):
-                loop.add_signal_handler(number, server.leave, signal.Signals(number).name)
+                loop.add_signal_handler(number, server.leave, number.name)
             # What is alive now stays alive: later collections need not look at it.
             gc.collect()
             gc.freeze()
-            await server.serve(sockets=[listener])
+            await server.serve(sockets=listeners)
 
 
 class ReplicaServer(Server):
@@ -85,9 +86,15 @@ class ReplicaServer(Server):
         self.should_exit = True
 
 
-def listening(config: Config, share: Share) -> socket.socket:
-    """The listening socket. Raises `AddressTaken`."""
+def listening(config: Config, share: Share) -> Iterator[socket.socket]:
+    """The socket of the port that is shared, then that of the replica's own port. Raises `AddressTaken`."""
+    yield _listening(config.host, config.port, share)
+    if config.own_port:
+        yield _listening(config.host, config.own_port, "alone")
+
+
+def _listening(host: str, port: int, share: Share) -> socket.socket:
     try:
-        return listen(config.host.strip("[]"), config.port, share=share)
+        return listen(host.strip("[]"), port, share=share)
     except OSError as error:
-        raise AddressTaken(config.host, config.port, error) from None
+        raise AddressTaken(host, port, error) from None

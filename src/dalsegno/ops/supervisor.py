@@ -43,10 +43,7 @@ class Supervisor:
     def __init__(self, config: Config, *, on_ready: Callable[[Ready], None]) -> None:
         self._port = reserved(config.host, config.port)
         self.port: int = self._port.getsockname()[1]
-        self.places = [
-            Place(msgspec.structs.replace(config, port=self.port, replica_id=name, replicas=1), on_ready=on_ready)
-            for name in replica_ids(config)
-        ]
+        self.places = [Place(replica, on_ready=on_ready) for replica in replicas(config, port=self.port)]
         self._leaving = asyncio.Event()
         self._up = False
         self._ends: dict[str, End] = {}
@@ -87,11 +84,13 @@ class Supervisor:
             place.leave()
 
     def roll(self) -> None:
-        """Replace the replicas one after another; nothing happens while that is being done.
+        """Replace the replicas one after another, unless that is being done already.
 
         It stops at a replica that does not come up again: the others go on serving.
         """
-        if self._rolling is None or self._rolling.done():
+        if self._rolling is not None and not self._rolling.done():
+            log.info("a rolling restart is under way")
+        else:
             self._rolling = asyncio.get_running_loop().create_task(self._roll())
 
     async def _roll(self) -> None:
@@ -109,11 +108,17 @@ class Supervisor:
         pause = timedelta()
         while not self._leaving.is_set():
             end = self._ends[place.id] = await place.live()
-            if self._leaving.is_set() or not self._up:
+            leaving = self._leaving.is_set()
+            if not leaving and not self._up:
+                return  # `run` raises why
+            level = logging.INFO if end.code in IN_ORDER else logging.WARNING
+            log.log(
+                level, "replica %s (pid %d) %s%s", place.id, place.pid, end, "" if leaving else "; starting it again"
+            )
+            if leaving:
                 return
             if end.served > STABLE_AFTER or end.code == 0:
                 pause = timedelta()
-            log.warning("replica %s (pid %d) %s; starting it again", place.id, place.pid, end)
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._leaving.wait(), timeout=pause.total_seconds())
             pause = min(max(FIRST_PAUSE, pause * 2), LONGEST_PAUSE)
@@ -134,7 +139,11 @@ async def supervise(config: Config, *, on_ready: Callable[[Ready], None]) -> int
     return await supervisor.run()
 
 
-def replica_ids(config: Config) -> Sequence[str]:
-    """A stable name for each replica: `r1`, `r2`, …; with a name of one's own `web.1`, `web.2`, …"""
-    numbers = range(1, config.replicas + 1)
-    return [f"r{n}" if config.replica_id == "r1" else f"{config.replica_id}.{n}" for n in numbers]
+def replicas(config: Config, *, port: int) -> Sequence[Config]:
+    """What each replica is to be. Its name is a stable one: `r1`, `r2`, …; with one of your own, `web.1`, `web.2`, …"""
+    prefix = "r" if config.replica_id == "r1" else f"{config.replica_id}."
+    own_ports = range(config.own_port, config.own_port + config.replicas) if config.own_port else [0] * config.replicas
+    return [
+        msgspec.structs.replace(config, port=port, own_port=own_port, replica_id=f"{prefix}{number}", replicas=1)
+        for number, own_port in enumerate(own_ports, 1)
+    ]

@@ -6,12 +6,12 @@ sessions and tenants are never labels.
 
 import asyncio
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from datetime import timedelta
 from typing import TypeVar
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Metric, ProcessCollector
 
 from dalsegno.core.append import Decide, Decision, Write
 from dalsegno.core.claim import Claimed
@@ -21,6 +21,22 @@ from dalsegno.ports import Member, Page, Query, Ref, Transaction, Transactions, 
 
 R = TypeVar("R")
 BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0)
+
+
+class ReplicaRegistry(CollectorRegistry):
+    """A registry whose every series says whose it is: replicas that share a port must not be taken for one."""
+
+    def __init__(self, replica: str) -> None:
+        super().__init__()
+        self._replica = replica
+
+    def collect(self) -> Iterator[Metric]:
+        """Everything that is registered, as of now."""
+        for metric in super().collect():
+            metric.samples = [
+                sample._replace(labels={**sample.labels, "replica": self._replica}) for sample in metric.samples
+            ]
+            yield metric
 
 
 class Figures:
@@ -41,11 +57,11 @@ class Figures:
         )
         self._running = Gauge("dalsegno_turns_running", "Turns that run here now", registry=registry)
         self._lag = Gauge("dalsegno_loop_lag_seconds", "How late the event loop last was", registry=registry)
-        self._up = Gauge("dalsegno_replica", "Always 1; says who this is", ["replica", "version"], registry=registry)
+        self._up = Gauge("dalsegno_replica", "Always 1; says which version this is", ["version"], registry=registry)
 
-    def introduce(self, replica: str, *, version: str, running: Callable[[], int]) -> None:
-        """Say who this is and how many turns run."""
-        self._up.labels(replica, version).set(1)
+    def introduce(self, *, version: str, running: Callable[[], int]) -> None:
+        """Say which version this is and how many turns run."""
+        self._up.labels(version).set(1)
         self._running.set_function(running)
 
     def note(self, events: Iterable[Event]) -> None:
@@ -108,8 +124,11 @@ class CountedWarm:
     async def list(self, tenant: str, query: Query) -> Page:
         return await self._inner.list(tenant, query)
 
-    async def erase(self, ref: Ref) -> None:
-        await self._inner.erase(ref)
+    async def erase(self, ref: Ref, epoch: int) -> None:
+        await self._inner.erase(ref, epoch)
+
+    async def unerased(self, *, after: Ref | None = None, limit: int) -> Mapping[Ref, int]:
+        return await self._inner.unerased(after=after, limit=limit)
 
     async def join(self, member: Member, *, ttl: timedelta) -> None:
         await self._inner.join(member, ttl=ttl)

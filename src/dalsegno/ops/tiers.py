@@ -49,7 +49,7 @@ def places(given: Urls, *, hot: str = "", folder: Path | None = None) -> Places:
     if not warm:
         warm = f"sqlite:///{quote(str(folder / FILE))}"
         notes.append(f"sessions are kept in {folder}; choose another place with --warm or DALSEGNO_WARM")
-    scheme = warm.partition(":")[0]
+    scheme = warm.partition(":")[0].lower()
     if not cold and scheme == "memory":
         cold = "memory:"
     elif not cold and scheme == "sqlite":

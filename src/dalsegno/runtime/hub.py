@@ -8,6 +8,7 @@ import asyncio
 from bisect import bisect_right
 from collections import deque
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from operator import attrgetter
 
 from dalsegno.core.event import Event
@@ -45,6 +46,8 @@ class Feed:
         self._again = False
         self.version = 0
         """Changes with everything that happens."""
+        self.moved = False
+        """Something has happened since the hub last swept."""
 
     def since(self, seq: int) -> Sequence[Event] | None:
         """The events after `seq` that are at hand, or None when they must be read from the log."""
@@ -150,6 +153,7 @@ class Feed:
 
     def _wake(self) -> None:
         self.version += 1
+        self.moved = True
         waiters, self._waiters = self._waiters, []
         for waiter in waiters:
             if not waiter.done():
@@ -176,11 +180,8 @@ class Hub:
                 await self._posting.wait()
                 self._posting.clear()
                 outbox, self._outbox = self._outbox, {}
-                for hint in outbox.values():
-                    try:
-                        await self._hot.tell(hint)
-                    except Unavailable:
-                        break
+                with suppress(Unavailable):
+                    await self._hot.tell(list(outbox.values()))
                 await asyncio.sleep(POST_SECONDS)
 
     def announce(self, ref: Ref, session: Session, events: Sequence[Event]) -> None:
@@ -235,11 +236,12 @@ class Hub:
             self._feeds.pop(feed.ref, None)
 
     def sweep(self) -> None:
-        """The poll behind the hints: have feeds and running turns look, quiet sessions only every fifth time."""
+        """The poll behind the hints: running turns look, feeds that should move and do not, every fifth time all."""
         self._sweeps += 1
         for feed in self._feeds.values():
-            if feed.busy or self._sweeps % 5 == 0:
+            if self._sweeps % 5 == 0 or (feed.busy and not feed.moved):
                 feed.refresh()
+            feed.moved = False
         for poke in list(self._watchers.values()):
             poke(None)
 

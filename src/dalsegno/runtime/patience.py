@@ -4,6 +4,7 @@ up.
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from typing import TypeVar
 
 from dalsegno.errors import LeaseLost, Unavailable
@@ -25,3 +26,15 @@ async def patiently(work: Callable[[], Awaitable[T]], *, closing: Callable[[], b
             if closing():
                 raise LeaseLost from None
             await asyncio.sleep(next(pauses, PAUSES_SECONDS[-1]))
+
+
+async def seen_through(work: Awaitable[T]) -> T:
+    """What `work` comes to. A caller that is cancelled meanwhile is told so once it is done, and not before."""
+    task = asyncio.ensure_future(work)
+    try:
+        return await asyncio.shield(task)
+    except asyncio.CancelledError:
+        while not task.done():
+            with suppress(asyncio.CancelledError):
+                await asyncio.wait((task,))
+        raise

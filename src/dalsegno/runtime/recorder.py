@@ -87,6 +87,8 @@ class Recorder:
         self.recall(mine)
         if any(event.type == "turn.input" for event in mine):
             self.on_news()
+        if fresh and fresh[-1].type == "session.deleted":
+            self.lose()
 
     def poke(self, head: int | None = None) -> None:
         """Something may have been said to the turn: look soon. `head` is the log's last event, if that is known."""

@@ -22,6 +22,7 @@ from dalsegno.errors import LeaseLost, Refused, Unavailable, Unreadable
 from dalsegno.ports import Agent, Blobs, Hot, Member, Ref, Transactions, Warm
 from dalsegno.runtime.contexts import Contexts
 from dalsegno.runtime.duty import Duty
+from dalsegno.runtime.eraser import Eraser
 from dalsegno.runtime.hub import Hub
 from dalsegno.runtime.patience import patiently
 from dalsegno.runtime.recorder import Tiers
@@ -46,6 +47,7 @@ class Tuning(msgspec.Struct, frozen=True):
     claim_every: timedelta = timedelta(milliseconds=500)
     bury_every: timedelta = timedelta(milliseconds=50)
     sweep_every: timedelta = timedelta(seconds=1)
+    erase_every: timedelta = timedelta(seconds=5)
     drain_within: timedelta = timedelta(seconds=20)
 
 
@@ -69,6 +71,7 @@ class Replica:
         self.tuning = tuning
         self.draining = False
         self.hub = Hub(warm, hot)
+        self.eraser = Eraser(warm, blobs)
         self._warm = warm
         self._turns: dict[Ref, asyncio.Task[None]] = {}
         self._last_chances: set[Ref] = set()
@@ -92,6 +95,7 @@ class Replica:
         self._claiming = Duty("claim", self._claim, interval=tuning.claim_every)
         self._burying = Duty("bury", self._bury, interval=tuning.bury_every)
         self._sweeping = Duty("sweep", self._sweep, interval=tuning.sweep_every)
+        self._erasing = Duty("erase", self.eraser.finish, interval=tuning.erase_every)
         self.hub.on_ready = self._claiming.poke
 
     @property
@@ -117,7 +121,7 @@ class Replica:
         """Join the fleet and begin to look for work."""
         await self._warm.join(self.member, ttl=self.tuning.lease_ttl)
         self._hub_task = asyncio.get_running_loop().create_task(self.hub.run(), name="hub")
-        for duty in (self._claiming, self._burying, self._sweeping):
+        for duty in (self._claiming, self._burying, self._sweeping, self._erasing):
             duty.start()
 
     async def admit(self, admission: Admission) -> Admitted:
@@ -155,7 +159,7 @@ class Replica:
     async def stop(self) -> None:
         """Leave the fleet. Turns still running are cut off as by a crash: another replica takes them over."""
         self.draining = self._closing = True
-        for duty in (self._claiming, self._sweeping, self._burying):
+        for duty in (self._claiming, self._erasing, self._sweeping, self._burying):
             await duty.stop()
         for task in list(self._turns.values()):
             task.cancel()
@@ -189,12 +193,14 @@ class Replica:
             try:
                 held = await run_turn(lease, session, written, self._around)
             except LeaseLost:
+                await self.eraser.again(ref, closing=lambda: self._closing)
                 return
             except Unavailable:
                 raise
             except Exception as error:  # a turn that cannot be run must end: it would be picked up again for ever
                 log.error("a turn of session %s cannot be run; it fails", ref.id, exc_info=error)
                 await self._give_up(lease, error)
+                await self.eraser.again(ref, closing=lambda: self._closing)
                 return
             if held is not None:
                 session, written = await patiently(partial(self._reload, ref), closing=lambda: self._closing), ()
@@ -288,7 +294,5 @@ def _fail(session: Session | None, known: Known | None, now: int, *, lease: Leas
     return append(session, now, lease=lease, drafts=[draft], then="release")
 
 
-def _retake(
-    session: Session | None, known: Known | None, now: int, *, owner: str, dropped: bool
-) -> Decision[Claimed]:
+def _retake(session: Session | None, known: Known | None, now: int, *, owner: str, dropped: bool) -> Decision[Claimed]:
     return (readopt if dropped else retake)(session, now, owner=owner)

@@ -84,15 +84,13 @@ class Service:
     async def delete(self, ref: Ref) -> None:
         """End the session for good: its turns are fenced off, its events, keys and artifacts removed.
 
-        A repeated request finishes what an interrupted one left, and says `not_found` like all others.
+        What cannot be removed now does not undo the deletion: the fleet removes it later, or a repeated request, which
+        says `not_found` like all others.
         """
         try:
             await self._write(ref, delete)
         finally:
-            session = await self._warm.load(ref)
-            if session is not None and session.deleted:
-                await self._warm.erase(ref)
-                await self._blobs.delete(f"{ref.tenant}/{ref.id}/")
+            await self._replica.eraser.erase(ref)
 
     async def fork(self, ref: Ref, *, at: int | None) -> Session:
         """A new session that begins with this one's log up to event `at`; turns that are open there are cancelled."""

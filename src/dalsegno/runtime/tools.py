@@ -26,7 +26,8 @@ from dalsegno.core.session import Session, replace
 from dalsegno.core.tier import spill_output
 from dalsegno.errors import BadArguments, Parked, Unavailable
 from dalsegno.ports import Blobs, Call, DidNotHappen, Happened, Tool, Transactions
-from dalsegno.runtime.patience import patiently
+from dalsegno.runtime.blame import blame
+from dalsegno.runtime.patience import patiently, seen_through
 from dalsegno.runtime.recorder import Recorder, Tiers
 
 log = logging.getLogger("dalsegno.tools")
@@ -212,7 +213,8 @@ class ToolBox:
         spill = spill_output(lease.session, item)
         if spill is not None:
             name = f"{lease.tenant}/{lease.session}/{spill.artifact.sha256}"
-            await patiently(partial(self._blobs.put, name, spill.payload), closing=self._closing)
+            put = partial(self._blobs.put, name, spill.payload)
+            await seen_through(patiently(put, closing=self._closing))
             item = spill.item
         intent = self._recorder.journal.intents[call_id][1]
         remember = intent.dedupe is not None and outcome.status == "completed"
@@ -257,7 +259,8 @@ async def _outcome(tool: Tool, call: Call) -> Outcome:
     except BadArguments as error:
         return _failed(f"The arguments do not fit: {error}")
     except Exception as error:  # whatever a user's tool raises is an answer to the model
-        log.info("tool %s raised %s", tool.name, type(error).__name__, exc_info=error)
+        log.info("tool %s raised %s", tool.name, blame(error))
+        log.debug("what tool %s raised", tool.name, exc_info=error)
         return _failed(f"{type(error).__name__}: {error}")
 
 

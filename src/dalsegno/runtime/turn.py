@@ -42,6 +42,7 @@ from dalsegno.core.session import Session
 from dalsegno.core.stream import closes
 from dalsegno.errors import HandedOver, LeaseLost, Parked, Unavailable
 from dalsegno.ports import Agent, Blobs, Hot, Ref, Transactions
+from dalsegno.runtime.blame import blame
 from dalsegno.runtime.contexts import Contexts, turn_events
 from dalsegno.runtime.handle import Turn
 from dalsegno.runtime.patience import patiently
@@ -81,7 +82,8 @@ class Running(msgspec.Struct):
 async def run_turn(lease: Lease, session: Session, written: Sequence[Event], around: Surroundings) -> Lease | None:
     """Run the turn that `lease` is for to its end; the lease of the session's next turn, if it was taken along.
 
-    `session` is the session when the lease was taken, `written` the events of the commit that took it.
+    `session` is the session when the lease was taken, `written` the events of the commit that took it. Raises
+    `LeaseLost` when it was fenced off; nothing more can be written then.
     """
     running = await patiently(partial(prepare, lease, session, written, around), closing=around.tiers.closing)
     recorder, turn = running.recorder, running.turn
@@ -98,8 +100,11 @@ async def run_turn(lease: Lease, session: Session, written: Sequence[Event], aro
     except HandedOver:
         recorder.defer(await running.speaker.abandon())
         await recorder.append((), then="release")
-    except (LeaseLost, Parked) as signal:
-        log.debug("turn %s of session %s: %s", lease.turn, lease.session, type(signal).__name__)
+    except LeaseLost:
+        log.debug("turn %s of session %s was fenced off", lease.turn, lease.session)
+        raise
+    except Parked:
+        log.debug("turn %s of session %s is parked", lease.turn, lease.session)
     finally:
         around.tiers.hub.unwatch(recorder.ref, recorder.poke)
         if not recorder.lost:
@@ -161,12 +166,16 @@ async def think(running: Running, around: Surroundings) -> Data:
         if not recorder.lost and not recorder.journal.cancelled:
             raise
         await _forget_interrupts(task)
+    except LeaseLost:
+        await _forget_interrupts(task)
+        raise
     except TimeoutError as error:
         if not deadline.expired():
             return _failure(error)
         return TurnFailed(TurnError("deadline_exceeded", f"the turn took longer than {around.deadline}"))
     except Exception as error:  # whatever a user's agent raises ends its turn and nothing else
-        log.warning("turn %s of session %s failed", running.turn.id, running.turn.session, exc_info=error)
+        log.warning("turn %s of session %s failed: %s", running.turn.id, running.turn.session, blame(error))
+        log.debug("what failed turn %s", running.turn.id, exc_info=error)
         return _failure(error)
     finally:
         recorder.on_news = _nothing

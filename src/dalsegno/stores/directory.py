@@ -7,9 +7,7 @@ that is there is never written again. Knows nothing of sessions; a name is a pat
 import asyncio
 import contextlib
 import errno
-import hashlib
 import os
-import re
 import secrets
 import time
 from collections.abc import Callable, Iterator
@@ -18,7 +16,8 @@ from pathlib import Path
 from typing import TypeVar
 from urllib.parse import quote, unquote
 
-from dalsegno.errors import ConfigError, Refused, Unavailable, Unreadable
+from dalsegno.errors import ConfigError, Refused, Unavailable
+from dalsegno.stores.hashed import check, check_name, is_named_after, verified
 
 R = TypeVar("R")
 THREADS = 4
@@ -26,7 +25,6 @@ ATTEMPTS = 5
 PART_BYTES_MAX = 240
 ABANDONED_SECONDS = 3600
 _UNFINISHED = ".unfinished"
-_HASH = re.compile(r"[0-9a-f]{64}$")
 
 
 class DirectoryBlobs:
@@ -67,8 +65,7 @@ class DirectoryBlobs:
         await asyncio.to_thread(self._threads.shutdown)
 
     def _path(self, name: str) -> Path:
-        if not _HASH.search(name):
-            raise Refused("invalid_request", "the name of an object ends in the SHA-256 of its content")
+        check_name(name)
         return self._root.joinpath(*map(_spelled, name.split("/")))
 
     async def _on_thread(self, work: Callable[[], R]) -> R:
@@ -79,9 +76,8 @@ class DirectoryBlobs:
             raise Unavailable(f"the cold tier does not answer: {error}", outcome="not_applied") from error
 
     def _put(self, name: str, path: Path, content: bytes) -> None:
-        if not _is_named_after(name, content):
-            raise Refused("invalid_request", "the name of an object ends in the SHA-256 of its content")
-        if path.exists() and _is_named_after(name, path.read_bytes()):
+        check(name, content)
+        if path.exists() and is_named_after(name, path.read_bytes()):
             return
         unfinished = self._root / _UNFINISHED / secrets.token_hex(12)
         try:
@@ -130,18 +126,12 @@ def _escaped(char: str) -> str:
     return f"%{ord(char):02x}" if ord(char) < 128 else quote(char, safe="", errors="surrogatepass").lower()
 
 
-def _is_named_after(name: str, content: bytes) -> bool:
-    return name.endswith(hashlib.sha256(content).hexdigest())
-
-
 def _get(name: str, path: Path) -> bytes | None:
     try:
         content = path.read_bytes()
     except (FileNotFoundError, NotADirectoryError):
         return None
-    if not _is_named_after(name, content):
-        raise Unreadable(f"object {name} does not match the SHA-256 in its name")
-    return content
+    return verified(name, content)
 
 
 def _write(path: Path, content: bytes) -> None:

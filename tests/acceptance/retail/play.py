@@ -253,6 +253,5 @@ def _all_lines(folder: Path) -> list[Json]:
 
 
 def _environment() -> Json:
-    """What processes inherit: nothing that says `DALSEGNO_`, and the way to this repository."""
-    ours = {name: value for name, value in os.environ.items() if not name.startswith("DALSEGNO_")}
-    return {**ours, "PYTHONPATH": os.pathsep.join([str(ROOT), str(ROOT / "src")])}
+    """What processes inherit, and the way to this repository."""
+    return {**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), str(ROOT / "src")])}

@@ -5,6 +5,7 @@ Commands live in the modules beside this one and load what they need when they r
 
 import sys
 from collections.abc import Sequence
+from io import TextIOWrapper
 from types import TracebackType
 
 import click
@@ -36,6 +37,8 @@ def main(debug: bool) -> None:
     Serve your function:  dalsegno serve agent.py:answer --replicas 3
     Look at sessions:     dalsegno sessions list
     """
+    if not debug:
+        sys.excepthook = brief
 
 
 for command in (serve, demo, sessions, migrate, doctor, completion):
@@ -44,25 +47,21 @@ for command in (serve, demo, sessions, migrate, doctor, completion):
 
 def run(arguments: Sequence[str]) -> int:
     """Carry out a command line; the exit code. Whatever goes wrong is one line that says what to do."""
-    if "--debug" not in arguments:
-        sys.excepthook = brief
+    if isinstance(sys.stdout, TextIOWrapper):  # what a terminal cannot show is no reason to show nothing
+        sys.stdout.reconfigure(errors="backslashreplace")
     try:
         result = main.main(args=list(arguments), prog_name=NAME, standalone_mode=False)
     except click.ClickException as error:
         error.show()
         return error.exit_code
-    except (click.Abort, KeyboardInterrupt):
+    except click.Abort:
         return fail("interrupted")
     except ConfigError as error:
         return fail(str(error), code=2)
     except (DalsegnoError, ImportError) as error:
         return fail(str(error))
-    except BrokenPipeError:
-        # Whoever read our output has seen enough; say nothing, also not when the interpreter flushes at its end.
-        sys.stdout = None
-        return 0
     except OSError as error:
-        return fail(f"{error.filename}: {error.strerror}" if error.filename else str(error))
+        return fail(f"{error.filename}: {error.strerror}" if error.filename else error.strerror or str(error))
     return result if isinstance(result, int) else 0
 
 

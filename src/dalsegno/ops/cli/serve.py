@@ -1,6 +1,8 @@
 """`dalsegno serve`: one replica in this process, or a supervised fleet of them."""
 
 import logging
+import os
+import sys
 
 import click
 
@@ -31,30 +33,40 @@ def serve(target: str, **given: str | None) -> int:
     Every option has a variable, named in brackets; an option wins. Durations are 500ms, 5s, 2m; sizes 64KB, 1MiB.
     """
     from dalsegno.ops.config import environment, resolve
-    from dalsegno.ops.guard import refuse_open_door, refuse_split_fleet
+    from dalsegno.ops.guard import refuse_lost_payloads, refuse_open_door, refuse_split_fleet
     from dalsegno.ops.lifeline import Ready
     from dalsegno.ops.logs import log_to_stderr
     from dalsegno.ops.tiers import places
 
-    def announce(ready: Ready) -> None:
+    def on_ready(ready: Ready) -> None:
         while notes:
             log.info("%s", notes.pop(0))
-        print(ready, flush=True)
+        _print(str(ready))
 
     config = resolve(Config, given, environment(), target=target)
     refuse_open_door(config)
     refuse_split_fleet(config)
-    log_to_stderr(level=config.log_level, style=config.log_format)
+    refuse_lost_payloads(config)
+    name = config.replica_id if config.replicas == 1 else ""
+    log_to_stderr(level=config.log_level, style=config.log_format, replica=name)
     notes = list(places(config, hot=config.hot).notes)
     if config.replicas > 1:
         import asyncio
 
         from dalsegno.ops.supervisor import supervise
 
-        return asyncio.run(supervise(config, on_ready=announce))
+        return asyncio.run(supervise(config, on_ready=on_ready))
 
     from dalsegno.ops.load import load
     from dalsegno.ops.serve import serve as serve_here
 
-    serve_here(config, load(config.target, name=config.agent_name), announce=announce)
+    serve_here(config, load(config.target, name=config.agent_name), announce=on_ready)
     return 0
+
+
+def _print(line: str) -> None:
+    """At once. Whoever read our stdout may have seen enough; that is no reason to stop serving."""
+    try:
+        print(line, flush=True)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

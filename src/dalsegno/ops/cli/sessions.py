@@ -45,11 +45,10 @@ def list_sessions(ctx: click.Context, /, as_json: bool, **given: str | None) -> 
     """
     from dalsegno.ops import screen
 
-    found = _do(ctx, given, lambda desk: _all(desk.list()))
     if as_json:
-        _print_lines(found)
+        _do(ctx, given, lambda desk: _print_each(desk.list()))
     else:
-        screen.show(screen.session_table(found))
+        screen.show(screen.session_table(_do(ctx, given, lambda desk: _all(desk.list()))))
 
 
 @sessions.command()
@@ -70,7 +69,7 @@ def show(ctx: click.Context, /, session: str, as_json: bool, **given: str | None
 
     found, events = _do(ctx, given, both)
     if as_json:
-        _print_lines([{**found, "events": events}])
+        _print_json({**found, "events": events})
     else:
         screen.show(screen.session_tree(found, events))
 
@@ -82,7 +81,7 @@ def show(ctx: click.Context, /, session: str, as_json: bool, **given: str | None
 @as_json
 @click.pass_context
 def events(ctx: click.Context, /, session: str, after: int, as_json: bool, **given: str | None) -> None:
-    """List a session's events: number, type, turn, time, and what it says.
+    """List a session's events, one a line.
 
     \b
       dalsegno sessions events 0198f0c2-7d1e-7c3a-9b52-5f0d4f6f1a2b --after 17
@@ -92,7 +91,8 @@ def events(ctx: click.Context, /, session: str, after: int, as_json: bool, **giv
     log = _events(_do(ctx, given, lambda desk: desk.export(session)))
     found = [event for event in log if event["seq"] > after]
     if as_json:
-        _print_lines(found)
+        for event in found:
+            _print_json(event)
     else:
         screen.show(screen.event_table(found))
 
@@ -103,7 +103,9 @@ def events(ctx: click.Context, /, session: str, after: int, as_json: bool, **giv
 @options(Reach)
 @click.pass_context
 def export(ctx: click.Context, /, session: str, output: IO[bytes], **given: str | None) -> None:
-    """Write a session's log, one event's JSON a line, as `import` takes it.
+    """Write a session's log, as `import` takes it.
+
+    One event's JSON a line.
 
     \b
       dalsegno sessions export 0198f0c2-7d1e-7c3a-9b52-5f0d4f6f1a2b > session.ndjson
@@ -116,7 +118,9 @@ def export(ctx: click.Context, /, session: str, output: IO[bytes], **given: str 
 @options(Reach)
 @click.pass_context
 def import_session(ctx: click.Context, /, file: IO[bytes], **given: str | None) -> None:
-    """Make a new session from an export, and print its id. FILE may be - for the standard input.
+    """Make a session from an export; print its id.
+
+    FILE may be - for the standard input.
 
     \b
       dalsegno sessions import session.ndjson --url http://other:8000
@@ -131,7 +135,7 @@ def import_session(ctx: click.Context, /, file: IO[bytes], **given: str | None) 
 @options(Reach)
 @click.pass_context
 def fork(ctx: click.Context, /, session: str, at: int | None, **given: str | None) -> None:
-    """Make a new session that begins as a copy of this one, and print its id.
+    """Make a session that begins as a copy; print its id.
 
     \b
       dalsegno sessions fork 0198f0c2-7d1e-7c3a-9b52-5f0d4f6f1a2b --at 42
@@ -145,13 +149,15 @@ def fork(ctx: click.Context, /, session: str, at: int | None, **given: str | Non
 @options(Reach)
 @click.pass_context
 def delete(ctx: click.Context, /, session: str, yes: bool, **given: str | None) -> None:
-    """Delete a session, its events and its artifacts, for good. Asks first when a person is at the terminal.
+    """Delete a session for good.
+
+    Its events and its artifacts go with it. Asks first when a person is at the terminal.
 
     \b
       dalsegno sessions delete 0198f0c2-7d1e-7c3a-9b52-5f0d4f6f1a2b --yes
     """
-    if not yes and sys.stdin.isatty():
-        click.confirm(f"Delete session {session} for good?", abort=True)
+    if not yes and sys.stdin.isatty() and not click.confirm(f"Delete session {session} for good?"):
+        raise click.ClickException("nothing was deleted")
     _do(ctx, given, lambda desk: desk.delete(session))
     click.echo(f"deleted {session}")
 
@@ -177,10 +183,15 @@ async def _all(found: AsyncIterator[Any]) -> list[Any]:
         return [entry async for entry in entries]
 
 
+async def _print_each(found: AsyncIterator[Any]) -> None:
+    async with aclosing(found) as entries:  # type: ignore[type-var]
+        async for entry in entries:
+            _print_json(entry)
+
+
 def _events(lines: bytes) -> list[Any]:
     return [json.loads(line) for line in lines.splitlines()]
 
 
-def _print_lines(objects: list[Any]) -> None:
-    for found in objects:
-        click.echo(json.dumps(found, ensure_ascii=False))
+def _print_json(found: Any) -> None:
+    click.echo(json.dumps(found, ensure_ascii=False))

@@ -77,7 +77,7 @@ async def _demonstrate(port: int, then: Then) -> int:
                 stage.table(verdict)
                 if then == "stay":
                     stage.plain(_next(fleet, session))
-                    await asyncio.Event().wait()
+                    await fleet.ended()
         except asyncio.CancelledError:
             stage.line("leaving")
     return 0 if verdict is not None and verdict.holds else 1
@@ -98,33 +98,46 @@ def _config(folder: Path, port: int) -> Config:
 
 
 class Fleet:
-    """A supervised fleet, and when all of it serves."""
+    """A supervised fleet, from its start on: when all of it serves, and when it has come to its end."""
 
     def __init__(self, config: Config, stage: Stage) -> None:
         self.supervisor = Supervisor(config, on_ready=stage.ready)
         self.url = url_of(config.host, self.supervisor.port)
+        self._running = asyncio.create_task(self.supervisor.run())
 
     async def ready(self) -> None:
-        """Wait until every replica serves."""
+        """Wait until every replica serves, or raise why that will not be."""
+        ready = asyncio.create_task(self._ready())
+        try:
+            await asyncio.wait({self._running, ready}, return_when="FIRST_COMPLETED")
+        finally:
+            ready.cancel()
+        if self._running.done():
+            self._running.result()
+
+    async def ended(self) -> None:
+        """Wait until no replica is left."""
+        await asyncio.wait({self._running})
+
+    async def leave(self) -> None:
+        """Have all replicas leave in order; raise what the fleet has failed of."""
+        self.supervisor.leave("the demonstration is over")
+        await self._running
+
+    async def _ready(self) -> None:
         for place in self.supervisor.places:
             await place.until(lambda place: place.state == "ready")
 
 
 @asynccontextmanager
 async def _fleet(config: Config, stage: Stage) -> AsyncIterator[Fleet]:
-    stage.line(f"{config.replicas} replicas on one port, one SQLite file in {Path(config.target).parent}:")
     fleet = Fleet(config, stage)
-    running = asyncio.create_task(fleet.supervisor.run())
-    ready = asyncio.create_task(fleet.ready())
+    stage.line(f"{config.replicas} replicas on one port, one SQLite file in {Path(config.target).parent}:")
     try:
-        await asyncio.wait({running, ready}, return_when="FIRST_COMPLETED")
-        if running.done():
-            running.result()
+        await fleet.ready()
         yield fleet
     finally:
-        ready.cancel()
-        fleet.supervisor.leave("the demonstration is over")
-        await running
+        await fleet.leave()
 
 
 async def _play(fleet: Fleet, where: Places, ledger: Ledger, stage: Stage) -> tuple[SessionHandle, Verdict]:

@@ -85,7 +85,7 @@ class Stage:
         table = Table("observed", "", "promised", "", box=box.SIMPLE_HEAD)
         rows: Sequence[tuple[str, str, str, bool]] = (
             ("replicas killed while answering", str(verdict.kills), "", True),
-            ("take-over ms", _list(verdict.takeovers_ms), f"≤ {PROMISED_MS}", _in_time(verdict)),
+            ("take-over ms", _list(verdict.takeovers_ms), f"≤ {PROMISED_MS}", verdict.in_time),
             ("messages lost", str(verdict.lost), "0", verdict.lost == 0),
             ("effects doubled", str(verdict.doubled), "0", verdict.doubled == 0),
             ("effects missing", str(verdict.missing), "0", verdict.missing == 0),
@@ -101,8 +101,3 @@ class Stage:
 
 def _list(milliseconds: Sequence[float]) -> str:
     return ", ".join(f"{ms:.0f}" for ms in milliseconds) or "not seen"
-
-
-def _in_time(verdict: Verdict) -> bool:
-    seen = verdict.takeovers_ms
-    return len(seen) == verdict.kills and all(ms <= PROMISED_MS for ms in seen)

@@ -15,11 +15,12 @@ from dalsegno.core.append import Decide, Decision, Fenced, Known, Write
 from dalsegno.core.claim import ATTEMPTS_MAX, Claimed, claim
 from dalsegno.core.event import Event
 from dalsegno.core.json import dumps_sorted
-from dalsegno.core.session import VERSION, Session, fold, replace
+from dalsegno.core.session import VERSION, Session, fold, replace, tombstone
 from dalsegno.errors import Unreadable
 from dalsegno.ports import Member, Page, Query, Ref
 
 R = TypeVar("R")
+ERASED_AT_ONCE = 500
 _log = logging.getLogger(__name__)
 
 
@@ -52,6 +53,7 @@ class StoredSession(msgspec.Struct):
     checksum: int
     events: dict[int, StoredEvent] = {}
     known: dict[bytes, bytes] = {}
+    deleted: bool = False
     erased: bool = False
 
 
@@ -96,13 +98,18 @@ class MemoryDatabase:
         return msgspec.json.decode(row.state, type=Session)
 
     def events(self, ref: Ref, row: StoredSession, *, after: int, limit: int) -> Sequence[Event]:
-        """Events by number; a missing one is an error and never a shorter log (law 7)."""
-        first = row.head if row.erased else 1
+        """Events by number; a missing one is an error and never a shorter log (law 7).
+
+        A deleted session's log is erased from its beginning on, up to its last event.
+        """
+        first = min(row.events, default=row.head) if row.deleted else 1
         numbers = range(max(after + 1, first), row.head + 1)[:limit]
         return [_event(ref, seq, row.events.get(seq)) for seq in numbers]
 
     def claim(self, owner: str, *, limit: int, chances: int = 1) -> Sequence[Claimed]:
         """Ready sessions whose owner is gone, the longest waiting first. A damaged one stops no other (P5)."""
+        if not self.alive(owner):
+            return []
         now = self._unix_ms()
         waiting = [
             (max(row.since, row.ready_at), ref.id, ref)
@@ -135,6 +142,28 @@ class MemoryDatabase:
                 return Page(tuple(found), next=found[-1].id)
             found.append(session)
         return Page(tuple(found))
+
+    def erase_some(self, ref: Ref, epoch: int) -> bool:
+        """Remove some of a deleted session's events and keys, but not its last event; whether there is more."""
+        row = self.rows.get(ref)
+        if row is None or not row.deleted:
+            return False
+        events = [seq for seq in sorted(row.events) if seq < row.head]
+        digests = list(row.known)
+        for seq in events[:ERASED_AT_ONCE]:
+            del row.events[seq]
+        for digest in digests[:ERASED_AT_ONCE]:
+            del row.known[digest]
+        if max(len(events), len(digests)) > ERASED_AT_ONCE:
+            return True
+        row.erased = row.erased or row.epoch == epoch
+        return False
+
+    def unerased(self, after: Ref | None, limit: int) -> dict[Ref, int]:
+        """Deleted sessions that do not count as erased, in order of tenant and id, and their epochs."""
+        found = sorted((ref.tenant, ref.id) for ref, row in self.rows.items() if row.deleted and not row.erased)
+        behind = [name for name in found if after is None or name > (after.tenant, after.id)]
+        return {(ref := Ref(*name)): self.rows[ref].epoch for name in behind[:limit]}
 
     def alive(self, incarnation: str | None) -> bool:
         """Whether a member has beaten within its time to live and its process is not known to be gone."""
@@ -174,19 +203,18 @@ class MemoryDatabase:
             version=VERSION,
             state=state,
             checksum=codec.checksum(state),
+            deleted=session.deleted,
         )
         if row is not None:
-            stored.events, stored.known, stored.erased = row.events, row.known, row.erased
+            stored.events, stored.known = row.events, row.known
         stored.events.update(fresh)
         for digest, known in keys:
             stored.known.setdefault(digest, known)
 
     def _rebuild(self, ref: Ref, row: StoredSession) -> Session:
-        if row.erased:
+        if row.deleted and 1 not in row.events:
             last = _event(ref, row.head, row.events.get(row.head))
-            return Session(
-                ref.id, ref.tenant, updated_at=last.at, head=row.head, epoch=row.epoch, owner=row.owner, deleted=True
-            )
+            return replace(tombstone(ref.id, ref.tenant, last), epoch=row.epoch, owner=row.owner)
         session = fold(ref.id, ref.tenant, self.events(ref, row, after=0, limit=row.head))
         oldest = tuple(replace(turn, attempt=max(turn.attempt, row.attempt)) for turn in session.open[:1])
         return replace(session, epoch=row.epoch, owner=row.owner, open=oldest + session.open[1:])

@@ -124,11 +124,12 @@ class MemoryHot:
             step.forget(base=step.base)
             step.epoch = epoch
 
-    async def tell(self, hint: Hint) -> None:
+    async def tell(self, hints: Sequence[Hint]) -> None:
         await asyncio.sleep(0)
         loop = asyncio.get_running_loop()
         for listener in self.cache.listeners:
-            loop.call_soon(self._deliver, listener, hint)
+            for hint in hints:
+                loop.call_soon(self._deliver, listener, hint)
 
     @asynccontextmanager
     async def listen(self, heard: Callable[[Hint], None]) -> AsyncIterator[None]:

@@ -5,7 +5,7 @@ it. So the races that exist on a real database exist here, and a schedule of the
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine, Mapping, Sequence
 from contextlib import asynccontextmanager
 from datetime import timedelta
 from typing import TypeVar
@@ -74,15 +74,18 @@ class MemoryLog:
         await asyncio.sleep(0)
         return page
 
-    async def erase(self, ref: Ref) -> None:
-        """Only a deleted session is erased; for any other this does nothing."""
+    async def erase(self, ref: Ref, epoch: int) -> None:
+        """Only a deleted session is erased; for any other this does nothing. In pieces, as a database would."""
         await self._arrive()
-        row = self.database.rows.get(ref)
-        if row is not None and self.database.session(ref, row).deleted:
-            row.events = {row.head: row.events[row.head]}
-            row.known = {}
-            row.erased = True
+        while self.database.erase_some(ref, epoch):
+            await self._arrive()
         await asyncio.sleep(0)
+
+    async def unerased(self, *, after: Ref | None = None, limit: int) -> Mapping[Ref, int]:
+        await self._arrive()
+        found = self.database.unerased(after, limit)
+        await asyncio.sleep(0)
+        return found
 
     async def join(self, member: Member, *, ttl: timedelta) -> None:
         await self._arrive()

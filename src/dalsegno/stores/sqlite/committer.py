@@ -24,7 +24,7 @@ R = TypeVar("R")
 Work: TypeAlias = Callable[[sqlite3.Cursor, int], R]
 """(cursor of the open transaction, Unix milliseconds) → result. Is run again when its transaction had to be undone."""
 
-QUICK_SECONDS = 0.0003
+QUICK_SECONDS = 0.0006
 CACHE_KIB = 8 * 1024
 PAGES_BETWEEN_CHECKPOINTS = 1000
 
@@ -39,7 +39,15 @@ class Pace:
     @property
     def quick(self) -> bool:
         """Whether the loop may wait for the next one."""
-        return self._average < self._quick_below
+        return self.bears(1.0)
+
+    def bears(self, weight: float) -> bool:
+        """Whether the loop may wait for one that is `weight` times as much as usual."""
+        return self.expected(weight) < self._quick_below
+
+    def expected(self, weight: float) -> float:
+        """Seconds that one takes which is `weight` times as much as usual."""
+        return self._average * weight
 
     def note_here(self, seconds: float) -> None:
         """The loop waited so long. One long wait is enough for the next ones to go elsewhere."""

@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from datetime import timedelta
 from pathlib import Path
@@ -64,7 +64,7 @@ class SqliteLog:
         """See port `Log`. Finding nothing costs one small read and no transaction."""
         limit = min(limit, CLAIMED_MAX)
         glance = _moment(time.time_ns() // 1_000_000, 1, chances)
-        if limit < 1 or not await self._readers.near(lambda rows, cursor: rows.anything_claimable(cursor, glance)):
+        if limit < 1 or not await self._readers.near(lambda rows, cursor: rows.any_claimable(cursor, owner, glance)):
             return ()
         return await self._writer.do(lambda cursor, now: self._rows.claim(cursor, owner, _moment(now, limit, chances)))
 
@@ -72,10 +72,14 @@ class SqliteLog:
         """See port `Log`."""
         return await self._readers.far(lambda rows, cursor: rows.page(cursor, tenant, query))
 
-    async def erase(self, ref: Ref) -> None:
+    async def erase(self, ref: Ref, epoch: int) -> None:
         """See port `Log`. Only a deleted session is erased; in pieces, so that no transaction is long."""
-        while await self._writer.do(lambda cursor, now: self._rows.erase_some(cursor, ref)):
+        while await self._writer.do(lambda cursor, now: self._rows.erase_some(cursor, ref, epoch)):
             pass
+
+    async def unerased(self, *, after: Ref | None = None, limit: int) -> Mapping[Ref, int]:
+        """See port `Warm`. Finding nothing costs one small read."""
+        return await self._readers.near(lambda rows, cursor: rows.unerased(cursor, after, limit))
 
     async def join(self, member: Member, *, ttl: timedelta) -> None:
         """See port `Fleet`."""

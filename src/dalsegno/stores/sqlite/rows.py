@@ -17,7 +17,7 @@ from dalsegno.core.append import Decide, Decision, Fenced, Known, Write
 from dalsegno.core.claim import ATTEMPTS_MAX, Claimed, claim
 from dalsegno.core.event import Event
 from dalsegno.core.json import JsonObject, dumps_sorted
-from dalsegno.core.session import VERSION, Session, fold, replace
+from dalsegno.core.session import VERSION, Session, fold, replace, tombstone
 from dalsegno.errors import DalsegnoError, Unreadable
 from dalsegno.ports import Page, Query, Ref
 from dalsegno.stores import sqlfile
@@ -27,7 +27,7 @@ R = TypeVar("R")
 Row: TypeAlias = tuple[Any, ...]
 
 STATUS = {"idle": 0, "running": 1, "waiting": 2}
-DELETED = 3
+DELETED, ERASED = 3, 4
 CACHED_MAX = 1024
 CACHED_BYTES_MAX = 4096
 ERASED_AT_ONCE = 500
@@ -109,7 +109,7 @@ class Rows:
     def claim(self, cursor: sqlite3.Cursor, owner: str, moment: dict[str, int]) -> list[Claimed]:
         """Claim what `claimable` names. `moment` has `now` (Unix ms), `clock` (monotonic ms), `limit` and `chances`."""
         claimed, chances = [], moment["chances"]
-        for n, _ in cursor.execute(self._sql["claimable"], moment).fetchall():
+        for n in self._claimable(cursor, owner, moment):
             cursor.execute("SAVEPOINT one")
             try:
                 *row, tenant, stored = cursor.execute(self._at, (n,)).fetchone()
@@ -131,9 +131,9 @@ class Rows:
             cursor.execute("RELEASE one")
         return claimed
 
-    def anything_claimable(self, cursor: sqlite3.Cursor, moment: dict[str, int]) -> bool:
+    def any_claimable(self, cursor: sqlite3.Cursor, owner: str, moment: dict[str, int]) -> bool:
         """Whether a claim would find something."""
-        return bool(cursor.execute(self._sql["claimable"], moment).fetchall())
+        return bool(self._claimable(cursor, owner, moment))
 
     def load(self, cursor: sqlite3.Cursor, ref: Ref) -> Session | None:
         """The session as its row says."""
@@ -171,7 +171,7 @@ class Rows:
                 if len(found) == query.limit:
                     return Page(tuple(found), found[-1].id)
                 after = stored
-                if status == DELETED or wanted not in (None, status) or query.user not in (None, user):
+                if status in (DELETED, ERASED) or wanted not in (None, status) or query.user not in (None, user):
                     continue
                 session = self._kept(cursor, Ref(tenant, unpacked(stored)), tuple(row)).session
                 if not session.deleted and _has(session, query.metadata):
@@ -186,15 +186,31 @@ class Rows:
         rows = cursor.execute(self._sql["session_held"], (owner,)).fetchall()
         return [Ref(tenant, unpacked(stored)) for tenant, stored in rows]
 
-    def erase_some(self, cursor: sqlite3.Cursor, ref: Ref) -> int:
-        """Remove some of a deleted session's events and keys, but not its last event; how many rows went."""
-        row = cursor.execute(self._find, (ref.tenant, packed(ref.id))).fetchone()
-        if row is None or not self._kept(cursor, ref, row).session.deleted:
-            return 0
-        n, head = row[0], row[1]
+    def erase_some(self, cursor: sqlite3.Cursor, ref: Ref, epoch: int) -> bool:
+        """Remove some of a deleted session's events and keys, but not its last event; whether there may be more.
+
+        The columns decide: what cannot be read can be erased.
+        """
+        row = cursor.execute(self._sql["session_deleted"], (ref.tenant, packed(ref.id))).fetchone()
+        if row is None:
+            return False
+        n, head = row
         base = n << 32
-        gone = cursor.execute(self._sql["event_erase"], (base, base | head, ERASED_AT_ONCE)).rowcount
-        return gone + cursor.execute(self._sql["key_erase"], (n, n, ERASED_AT_ONCE)).rowcount
+        events = cursor.execute(self._sql["event_erase"], (base, base | head, ERASED_AT_ONCE)).rowcount
+        keys = cursor.execute(self._sql["key_erase"], (n, n, ERASED_AT_ONCE)).rowcount
+        if ERASED_AT_ONCE in (events, keys):
+            return True
+        cursor.execute(self._sql["session_erased"], (n, epoch))
+        return False
+
+    def unerased(self, cursor: sqlite3.Cursor, after: Ref | None, limit: int) -> dict[Ref, int]:
+        """Deleted sessions that do not count as erased, and their epochs."""
+        behind = ("", "") if after is None else (after.tenant, packed(after.id))
+        rows = cursor.execute(self._sql["session_unerased"], (*behind, limit)).fetchall()
+        return {Ref(tenant, unpacked(stored)): epoch for tenant, stored, epoch in rows}
+
+    def _claimable(self, cursor: sqlite3.Cursor, owner: str, moment: dict[str, int]) -> list[int]:
+        return [n for n, _ in cursor.execute(self._sql["claimable"], {"owner": owner, **moment}).fetchall()]
 
     def _known(self, cursor: sqlite3.Cursor, n: int, digest: bytes | None) -> Known | None:
         if digest is None:
@@ -232,7 +248,7 @@ class Rows:
             raise Unreadable(f"session {ref.id}: the log ends before its head {head}")
         last = events[-1]
         if events[0].seq > 1 and last.type == "session.deleted":
-            return Session(ref.id, ref.tenant, updated_at=last.at, head=head, epoch=epoch, owner=owner, deleted=True)
+            return replace(tombstone(ref.id, ref.tenant, last), epoch=epoch, owner=owner)
         session = fold(ref.id, ref.tenant, events)
         oldest = tuple(replace(turn, attempt=max(turn.attempt, attempt)) for turn in session.open[:1])
         return replace(session, epoch=epoch, owner=owner, open=oldest + session.open[1:])

@@ -16,6 +16,7 @@ from typing import TypeVar
 from dalsegno.core.append import Decide, Decision, Write
 from dalsegno.errors import DalsegnoError, Outcome, Refused, Unavailable
 from dalsegno.ports import Ref
+from dalsegno.stores.outlast import outlast
 from dalsegno.stores.sqlite.file import (
     Gate,
     beside,
@@ -81,7 +82,12 @@ class SqliteTransaction:
         if self._over is not None:
             raise self._over
         self._committing = True
-        return await self._call(lambda: self._commit(decide))
+        committing = asyncio.ensure_future(self._call(lambda: self._commit(decide)))
+        try:
+            return await asyncio.shield(committing)
+        except asyncio.CancelledError:
+            await outlast(committing)
+            raise
 
     def expire(self) -> None:
         """The time is over: whatever runs is interrupted and undone. A commit that has begun is let finish."""

@@ -18,7 +18,7 @@ PATH_BYTES_MAX = 100
 """The system takes 108 bytes, or 104, with a zero at the end."""
 HEARD_AT_ONCE = 100
 ATTEMPTS = 3
-BYTES_MAX = 4096
+BYTES_MAX = 65_536
 _ENDING = ".sock"
 
 

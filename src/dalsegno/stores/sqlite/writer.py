@@ -12,12 +12,17 @@ from queue import SimpleQueue
 from typing import Any, TypeVar
 
 from dalsegno.errors import Unavailable
+from dalsegno.stores.outlast import outlast
 from dalsegno.stores.sqlite.committer import Committer, Job, Pace, Work
 from dalsegno.stores.sqlite.file import PATIENCE_SECONDS, Gate, Sync, beside
 
 R = TypeVar("R")
 BATCH_MAX = 64
 WAITING_MAX = 10_000
+AT_ONCE_MAX = 4
+"""Commits of one task in one round of the loop that wait for nobody: as many as a turn with a tool has."""
+THINKING_SECONDS = 0.0001
+"""What the loop has to do for a session between two of its commits: a quarter of `make bench`'s turn."""
 BUSY_PAUSE_SECONDS = 0.002
 FIRST_NUDGE_SECONDS = 0.001
 NUDGE_SECONDS = 0.00005
@@ -55,8 +60,8 @@ class Writer:
 
     * what tasks bring during one round of the loop is one batch;
     * while recent commits were quick, the loop commits the batch, else the thread does, and the next batch gathers;
-    * a task that was alone with its commit the last time does not wait for the end of the round, but only once a round,
-      so that a task that does nothing but commit still lets the others run.
+    * a task that was alone with its commit the last time does not wait for the end of the round; only one task a round,
+      and only a few times, so that one that does nothing but commit still lets the others run.
     """
 
     def __init__(self, path: Path, *, sync: Sync = "FULL", patience_seconds: float = PATIENCE_SECONDS) -> None:
@@ -68,8 +73,11 @@ class Writer:
         self._committing: Sequence[Waiting] = ()
         self._loop: asyncio.AbstractEventLoop | None = None
         self._round_comes = False
+        self._at_once_in_round = 0
+        self._task: asyncio.Task[Any] | None = None
         self._away = False
         """The gate or the disk is being waited for; whatever is brought now waits for the next batch."""
+        self._others_think = False
         self._journey = 0
         self._alone = True
         self._closed = self._ended = False
@@ -78,7 +86,8 @@ class Writer:
     async def do(self, work: Work[R]) -> R:
         """Run `work` in a transaction; when this returns, what it wrote is on the disk.
 
-        Raises what `work` raises, or `Unavailable`, whose outcome is `unknown` only if the commit itself failed.
+        Raises what `work` raises, or `Unavailable`, whose outcome is `unknown` only if the commit itself failed. Who is
+        cancelled is told so once it is decided: what is not under way yet will not be.
         """
         if self._closed:
             raise Unavailable("the database is closed", outcome="not_applied")
@@ -87,21 +96,25 @@ class Writer:
         loop = self._loop
         if loop is None:
             loop = self._loop = asyncio.get_running_loop()
-        if self._alone and not self._round_comes and not self._away and self.pace.quick:
+        if self._alone and not self._waiting and not self._away and self.pace.quick:
             job: Job[Any] = Job(work)
-            if self._at_once(job):
-                self._round_comes = True
-                loop.call_soon(self._round)
+            if self._may_go_ahead(asyncio.current_task()) and self._at_once(job):
+                self._look_next_round(loop)
                 if job.error is not None:
                     raise job.error
                 result: R = job.result
                 return result
         future: asyncio.Future[R] = loop.create_future()
-        self._waiting.append(Waiting(work, future))
-        if not self._round_comes:
-            self._round_comes = True
-            loop.call_soon(self._round)
-        return await future
+        waiting = Waiting(work, future)
+        self._waiting.append(waiting)
+        self._look_next_round(loop)
+        try:
+            return await future
+        except asyncio.CancelledError:
+            if waiting in self._committing:
+                waiting.future = loop.create_future()
+                await outlast(waiting.future)
+            raise
 
     async def close(self) -> None:
         """Finish what waits, then stop."""
@@ -114,6 +127,19 @@ class Writer:
         await asyncio.to_thread(self._helper.stop)
         await asyncio.to_thread(self._committer.close)
         self._gate.close()
+
+    def _may_go_ahead(self, task: asyncio.Task[Any] | None) -> bool:
+        if self._at_once_in_round == 0:
+            self._task = task
+        elif task is not self._task:
+            return False
+        self._at_once_in_round += 1
+        return self._at_once_in_round <= AT_ONCE_MAX
+
+    def _look_next_round(self, loop: asyncio.AbstractEventLoop) -> None:
+        if not self._round_comes:
+            self._round_comes = True
+            loop.call_soon(self._round)
 
     def _at_once(self, job: Job[Any]) -> bool:
         if not self._gate.try_enter():
@@ -128,7 +154,7 @@ class Writer:
 
     def _round(self) -> None:
         """Once a round of the loop in which something was brought."""
-        self._round_comes = False
+        self._round_comes, self._at_once_in_round, self._task = False, 0, None
         if self._away or not self._waiting:
             return
         if self._gate.try_enter():
@@ -152,7 +178,7 @@ class Writer:
             self._gate.leave()
             self._waiting.extendleft(reversed(batch))
             self._go_away(_pause, self._back)
-        elif found == "done" or self.pace.quick:
+        elif found == "done" or self.pace.bears(_weight(len(batch))):
             if found == "written":
                 self._commit_here(batch)
             self._gate.leave()
@@ -164,43 +190,58 @@ class Writer:
     def _commit_here(self, batch: Sequence[Job[Any]]) -> None:
         started = time.perf_counter()
         self._committer.commit(batch)
-        # A large batch has more pages to write, and has taken the loop's time already.
-        self.pace.note_here((time.perf_counter() - started) / (1 + len(batch) / 16))
+        self.pace.note_here((time.perf_counter() - started) / _weight(len(batch)))
 
     def _commit_there(self, batch: Sequence[Job[Any]]) -> None:
         try:
             started = time.perf_counter()
             self._committer.commit(batch)
-            self.pace.note_elsewhere((time.perf_counter() - started) / (1 + len(batch) / 16))
+            self.pace.note_elsewhere((time.perf_counter() - started) / _weight(len(batch)))
         finally:
             self._gate.leave()
 
     def _back(self) -> None:
         self._away = False
         batch, self._committing = self._committing, ()
+        # What has gathered goes to the disk before those of this batch go on: else all would soon wait for one another.
+        self._others_think = len(batch) > 0
+        self._round()
+        self._others_think = False
         self._finish(batch)
 
     def _finish(self, batch: Sequence[Waiting]) -> None:
         self._alone = len(batch) <= 1
         for job in batch:
             job.settle()
-        if self._waiting and self._loop is not None and not self._round_comes:
-            self._round_comes = True
-            self._loop.call_soon(self._round)
+        if self._waiting and self._loop is not None:
+            self._look_next_round(self._loop)
 
     def _take(self) -> list[Waiting]:
         batch: list[Waiting] = []
-        while self._waiting and len(batch) < BATCH_MAX:
+        room = self._room()
+        while self._waiting and len(batch) < room:
             job = self._waiting.popleft()
             if not job.future.done():
                 batch.append(job)
         return batch
+
+    def _room(self) -> int:
+        """How many go together. Who is in the same batch waits at the same time and thinks at the same time; when the
+        loop has more to do for them than the disk, two halves take turns, and neither is idle.
+        """
+        waiting = min(len(self._waiting), BATCH_MAX)
+        seconds = self.pace.expected(_weight(waiting))
+        if self._others_think or self.pace.bears(_weight(waiting)) or seconds > waiting * THINKING_SECONDS:
+            return waiting
+        return (waiting + 1) // 2
 
     def _go_away(self, wait: Callable[[], None], then: Callable[[], None]) -> None:
         if self._loop is not None:
             self._away = True
             self._journey += 1
             self._helper.call(self._loop, wait, then)
+            # The thread begins at once, not when the loop next gives the interpreter's lock away.
+            time.sleep(NUDGE_SECONDS)
             self._loop.call_later(FIRST_NUDGE_SECONDS, self._nudge, self._journey, FIRST_NUDGE_SECONDS)
 
     def _nudge(self, journey: int, waited: float) -> None:
@@ -222,6 +263,11 @@ class Writer:
                 job.future.set_exception(Unavailable("the disk does not answer", outcome="unknown"))
         following = min(2 * waited, self._patience / 10)
         self._loop.call_later(following, self._nudge, journey, following)
+
+
+def _weight(jobs: int) -> float:
+    """A large batch has more pages to write than one job."""
+    return 1 + jobs / 16
 
 
 class Helper:

@@ -14,11 +14,12 @@ plugin that runs async tests and fixtures (anyio's in its auto mode, for instanc
 
 import pytest
 
-for _module in ("acts", "blobs", "claims", "fleet", "hot", "log", "machine", "storage", "transactions"):
+for _module in ("acts", "blobs", "claims", "erasure", "fleet", "hot", "log", "machine", "storage", "transactions"):
     pytest.register_assert_rewrite(f"{__name__}.{_module}")
 
 from dalsegno.testing.conformance.blobs import BlobsCases  # noqa: E402 - after the call above, or asserts say nothing
 from dalsegno.testing.conformance.claims import ClaimCases  # noqa: E402
+from dalsegno.testing.conformance.erasure import ErasureCases  # noqa: E402
 from dalsegno.testing.conformance.fleet import FleetCases  # noqa: E402
 from dalsegno.testing.conformance.hot import HotCases  # noqa: E402
 from dalsegno.testing.conformance.log import LogCases  # noqa: E402
@@ -31,6 +32,7 @@ __all__ = [
     "BlobsCases",
     "BlobsWorld",
     "ClaimCases",
+    "ErasureCases",
     "FleetCases",
     "FleetWorld",
     "HotCases",

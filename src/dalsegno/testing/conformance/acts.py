@@ -2,12 +2,13 @@
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
 from typing import TypeVar
 
+from dalsegno.core import lifecycle
 from dalsegno.core.admit import Admission, Admitted, admit
-from dalsegno.core.append import Appended, Decide, Decision, Draft, Known, Refusal, Then, Write, append, record
+from dalsegno.core.append import Appended, Decide, Decision, Draft, Known, Then, Write, append, record
 from dalsegno.core.claim import Claimed
 from dalsegno.core.event import (
     Action,
@@ -15,14 +16,13 @@ from dalsegno.core.event import (
     Event,
     ItemDone,
     SessionCreated,
-    SessionDeleted,
     TurnCompleted,
     TurnWaiting,
 )
 from dalsegno.core.input import Input, Message, key_for
 from dalsegno.core.item import message
 from dalsegno.core.lease import Lease
-from dalsegno.core.session import Session, replace
+from dalsegno.core.session import Session
 from dalsegno.ports import Log, Member, Ref, Warm
 from dalsegno.testing.conformance.worlds import LogWorld
 
@@ -82,17 +82,31 @@ async def change(log: Log, ref: Ref, *told: Data) -> Session:
     return written(await log.commit(ref, decide))
 
 
-async def delete(log: Log, ref: Ref) -> None:
-    """End the session for good, whoever owns it."""
+async def delete(log: Log, ref: Ref) -> int:
+    """End the session for good, whoever owns it; the epoch that it has then."""
+    return written(await log.commit(ref, lifecycle.delete)).epoch
 
-    def decide(session: Session | None, known: Known | None, now: int) -> Decision[None]:
-        if session is None or session.deleted:
-            return Refusal("not_found", "no such session")
-        free = replace(session, epoch=session.epoch + 1, owner=None)
-        fresh, events = record(free, [Draft(SessionDeleted())], now)
-        return Write(fresh, events, None)
 
-    written(await log.commit(ref, decide))
+async def interrupted(world: LogWorld, log: Log, refs: Sequence[Ref], *, rounds: int) -> dict[Ref, Sequence[int]]:
+    """Say something to each session, and cancel that after so many rounds of the event loop.
+
+    What was stored at the moment when each caller learned what had become of it; nothing if nobody was interrupted.
+    """
+    found: dict[Ref, Sequence[int]] = {}
+
+    async def say(ref: Ref) -> None:
+        try:
+            await accept(log, ref)
+        finally:
+            found[ref] = await world.seqs(ref)
+
+    saying = [asyncio.create_task(say(ref)) for ref in refs]
+    for _ in range(rounds):
+        await asyncio.sleep(0)
+    cancelled = [one for one in saying if one.cancel()]
+    for ended in await asyncio.gather(*saying, return_exceptions=True):
+        assert ended is None or isinstance(ended, asyncio.CancelledError), ended
+    return found if cancelled else {}
 
 
 async def joined(world: LogWorld, name: str) -> Warm:

@@ -69,6 +69,34 @@ class FleetCases:
         assert list(await other.claim("b", limit=10)) == [], "it beats again: what was not taken is still its own"
         assert [ref.id for ref in await one.holdings("a")] == list({session(1).id, session(2).id} - {taken.session.id})
 
+    async def test_who_is_not_alive_claims_nothing(self, world: FleetWorld) -> None:
+        """Log 6: a claimant that is not alive itself gets nothing, be it late, gone, or somebody who never joined."""
+        late, gone, log = await joined(world, "a"), await joined(world, "b"), await joined(world, "c")
+        await accept(log, session())
+        await world.pause(late)
+        await gone.leave()
+        await world.pass_time(world.ttl * 1.5)
+        assert list(await late.claim("a", limit=10)) == []
+        assert list(await gone.claim("b", limit=10)) == []
+        assert list(await log.claim("a stranger", limit=10)) == []
+        assert (await leased(log, "c")).attempt == 1
+
+    async def test_an_outage_is_nobodys_death(self, world: FleetWorld) -> None:
+        """Log 6: after an outage nobody takes the turns of the living, though everybody's time to live is over."""
+        logs = {name: await joined(world, name) for name in "abc"}
+        await begin(logs["a"], session(), owner="a")
+        for log in logs.values():
+            await world.pause(log)
+        await world.pass_time(world.ttl * 1.5)
+        for name, log in (*logs.items(), *logs.items()):
+            assert list(await log.claim(name, limit=10)) == [], f"{name} has not beaten yet"
+        await world.resume(logs["a"])
+        await world.pass_time(world.ttl / 2)
+        await world.resume(logs["b"])
+        await world.pass_time(world.ttl / 2)
+        assert list(await logs["b"].claim("b", limit=10)) == []
+        assert [ref.id for ref in await logs["a"].holdings("a")] == [session().id]
+
     async def test_death_is_noticed_at_once(self, world: FleetWorld) -> None:
         """Fleet 4: where the operating system tells, `bury` notices a dead process at once."""
         one, other = await joined(world, "a"), await joined(world, "b")

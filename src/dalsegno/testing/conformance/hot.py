@@ -171,7 +171,7 @@ async def _tell_until_heard(hot: Hot, hint: Hint, *ears: list[Hint]) -> None:
     """Hints may be lost: a sender that wants to be heard says it again."""
 
     async def heard() -> bool:
-        await hot.tell(hint)
+        await hot.tell([hint])
         await asyncio.sleep(0)
         return all(hint in ear for ear in ears)
 

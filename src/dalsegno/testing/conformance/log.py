@@ -2,15 +2,16 @@
 
 import asyncio
 import itertools
-from functools import partial
+from collections.abc import Sequence
 
 import msgspec
 import pytest
 
 from dalsegno.core.admit import Admitted, admit
 from dalsegno.core.append import Decision, Draft, Fenced, Keep, Known, Refusal, Write, append, record
-from dalsegno.core.event import Event, ItemDone, SessionCreated, TurnCreated
+from dalsegno.core.event import Event, SessionCreated, TurnCreated
 from dalsegno.core.input import Message
+from dalsegno.core.lease import Lease
 from dalsegno.core.session import Session, fold, replace
 from dalsegno.errors import DalsegnoError, Unreadable
 from dalsegno.ports import Log, Query, Ref
@@ -22,6 +23,7 @@ from dalsegno.testing.conformance.acts import (
     change,
     delete,
     history,
+    interrupted,
     joined,
     note,
     session,
@@ -175,6 +177,18 @@ class LogCases:
         await _refused(log, Write(zombie, (), None))
         assert await log.load(session()) == now
 
+    async def test_who_is_cancelled_is_told_when_it_is_decided(self, world: LogWorld) -> None:
+        """Log 8: a caller that is cancelled while it waits for its commit is told so once that has been decided."""
+        log, refs = await world.open(), map(session, itertools.count())
+        rounds = 1
+        found: dict[Ref, Sequence[int]] = {}
+        while told := await interrupted(world, log, list(itertools.islice(refs, 4)), rounds=rounds):
+            found |= told
+            rounds += 1 + rounds // 8
+        for ref, seqs in found.items():
+            later = await accept(log, ref, "and this?")
+            assert later.receipt.seq == max(seqs, default=1) + 1, "it was written after its caller had been told"
+
     async def test_a_key_says_it_once(self, world: LogWorld) -> None:
         """P2: for one key at most one message is appended; repeats return the first receipt."""
         logs = [await world.open(), await world.open()]
@@ -216,7 +230,7 @@ class LogCases:
         """`read`: one consistent prefix of the log. P3: each read is a prefix."""
         writer, reader = await joined(world, "a"), await world.open()
         lease = await begin(writer, session(), owner="a")
-        writing = asyncio.create_task(_write_in_threes(writer, session(), rounds=20))
+        writing = asyncio.create_task(_write_in_threes(writer, lease, rounds=20))
         have = 3
         while not writing.done():
             found = await reader.load(session())
@@ -227,7 +241,6 @@ class LogCases:
             have = len(seqs)
             await asyncio.sleep(0)
         await writing
-        assert lease.epoch == 1
         assert await world.seqs(session()) == list(range(1, 64))
 
     async def test_reads_go_by_pages(self, world: LogWorld) -> None:
@@ -248,8 +261,8 @@ class LogCases:
         assert list(await log.read(yours, after=0)) == []
         assert (await log.list("acme2", Query())).sessions == ()
         await accept(log, yours, "other")
-        await delete(log, yours)
-        await log.erase(yours)
+        epoch = await delete(log, yours)
+        await log.erase(yours, epoch)
         assert await log.load(mine) == first.session
         assert await history(log, mine) == list(first.events)
         assert await world.keys(mine) == 1
@@ -278,15 +291,6 @@ async def _known(log: Log, digest: bytes) -> Known | None:
     return decision.result
 
 
-async def _write_in_threes(log: Log, ref: Ref, *, rounds: int) -> None:
+async def _write_in_threes(log: Log, lease: Lease, *, rounds: int) -> None:
     for _ in range(rounds):
-        found = await log.load(ref)
-        assert found is not None
-        written(await log.commit(ref, partial(_three_items, turn=found.open[0].first)))
-
-
-def _three_items(found: Session | None, known: Known | None, now: int, *, turn: int) -> Decision[None]:
-    assert found is not None
-    drafts = [Draft(ItemDone(note(f"{n}").item), turn) for n in range(3)]
-    fresh, events = record(found, drafts, now)
-    return Write(fresh, events, None)
+        written(await work(log, lease, *(note(f"{n}") for n in range(3))))

@@ -26,6 +26,7 @@ from dalsegno.core.append import Appended, Decision, Draft, Keep, Known, Write, 
 from dalsegno.core.event import Event
 from dalsegno.core.input import Approval, Cancel, Input, Message, ToolResult
 from dalsegno.core.lease import Lease
+from dalsegno.core.lifecycle import erase_again
 from dalsegno.core.session import Session
 from dalsegno.errors import Unreadable
 from dalsegno.ports import Member, Query, Ref, Warm
@@ -151,11 +152,20 @@ class LogMachine(RuleBasedStateMachine):
     @precondition(lambda self: len(self._refs) > 1)
     @rule(seat=SEATS, ref=st.sampled_from([session(3), session(1, tenant="other")]))
     def end(self, seat: int, ref: Ref) -> None:
-        """A session is deleted and erased, if it is there."""
+        """A session is deleted, if it is there; if it was, somebody who was fenced off has it erased again."""
         found = self._both(lambda side: side.logs[seat].load(ref))
-        if found is not None and not found.deleted:
+        if found is not None and found.deleted:
+            self._both(lambda side: side.logs[seat].commit(ref, erase_again))
+        elif found is not None:
             self._both(lambda side: delete(side.logs[seat], ref))
-        self._both(lambda side: side.logs[1 - seat].erase(ref))
+
+    @precondition(lambda self: self._refs)
+    @rule(seat=SEATS, ref=st.sampled_from([session(3), session(1, tenant="other")]), late=st.sampled_from([0, 0, 1]))
+    def erase(self, seat: int, ref: Ref, late: int) -> None:
+        """Somebody erases a session, if it is deleted; perhaps under an epoch that has passed."""
+        found = self._both(lambda side: side.logs[seat].load(ref))
+        epoch = 0 if found is None else found.epoch - late
+        self._both(lambda side: side.logs[seat].erase(ref, epoch))
 
     @precondition(lambda self: self._refs)
     @rule(ref=REFS)
@@ -174,7 +184,7 @@ class LogMachine(RuleBasedStateMachine):
 
     @invariant()
     def both_hold_the_same(self) -> None:
-        """Sessions, logs, raw rows, owners and the living are the same on both sides."""
+        """Sessions, logs, raw rows, owners, the living and the unerased are the same on both sides."""
         for ref in self._refs:
             self._both(partial(_whole, ref=ref))
         if self._refs:
@@ -253,7 +263,8 @@ async def _whole(side: Side, *, ref: Ref) -> Any:
 async def _owners(side: Side, names: Sequence[str]) -> Any:
     reader = side.logs[1]
     held = [sorted((ref.tenant, ref.id) for ref in await reader.holdings(name)) for name in names]
-    return held, sorted(member.incarnation for member in await reader.members())
+    unerased = sorted((ref.tenant, ref.id, epoch) for ref, epoch in (await reader.unerased(limit=10)).items())
+    return held, sorted(member.incarnation for member in await reader.members()), unerased
 
 
 def _timeless(value: Any) -> Any:

@@ -142,35 +142,6 @@ class StorageCases:
         assert await work(log, lease, note()) == Fenced()
         assert isinstance(await speak(log, admission(session())), Refusal)
 
-    async def test_what_is_erased_is_gone_for_good(self, world: LogWorld) -> None:
-        """`erase`: remove a deleted session's events except its last, and its keys, for good. The tombstone stays."""
-        log = await world.open()
-        written(await speak(log, admission(session(), key="k1")))
-        await accept(log, session(2))
-        await delete(log, session())
-        tombstone, last = await log.load(session()), (await history(log, session()))[-1]
-        for handle in (log, await world.open()):
-            await handle.erase(session())
-            assert (await world.seqs(session()), await world.keys(session())) == ([3], 0)
-            assert await handle.load(session()) == tombstone
-            for after, limit in ((0, 1000), (0, 1), (2, 1)):
-                assert list(await handle.read(session(), after=after, limit=limit)) == [last]
-            assert list(await handle.read(session(), after=3)) == []
-            assert isinstance(await speak(handle, admission(session(), key="k1")), Refusal)
-        assert await world.seqs(session(2)) == [1, 2]
-        await world.outdate(session())
-        found = await (await world.open()).load(session())
-        assert found is not None and found.deleted and found.head == 3
-
-    async def test_only_the_deleted_are_erased(self, world: LogWorld) -> None:
-        """`erase`: a deleted session's events; whatever else is asked for stays."""
-        log = await world.open()
-        admitted = written(await speak(log, admission(session(), key="k1")))
-        await log.erase(session())
-        await log.erase(session(2))
-        assert await history(log, session()) == list(admitted.events)
-        assert await world.keys(session()) == 1
-
     async def test_a_listing_goes_by_pages_in_order_of_id(self, world: LogWorld) -> None:
         """`list`: a page of a tenant's sessions, in order of id, after a given one."""
         log = await world.open()

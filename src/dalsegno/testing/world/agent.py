@@ -95,7 +95,7 @@ class Stage:
             Tool("read", self._read, effect="read"),
             Tool("keyed", self._keyed, effect="keyed"),
             Tool("slow", self._keyed, effect="keyed"),
-            Tool("tx", self._transactional, effect="transactional", timeout_seconds=1.0),
+            Tool("tx", self._transactional, effect="transactional", timeout_seconds=4.0),
             Tool("once", self._once),
             Tool("probed", self._once, unknown="probe", probe=self._probe),
             Tool("asked", self._once, unknown="ask"),
@@ -113,8 +113,8 @@ class Stage:
         self.weather.note("tool", call.name, call.id)
         self.watch.tool_runs(call, self._lease(call))
         await self._reach("tool:before")
-        await asyncio.sleep(0.005 + 0.03 * self.weather.chance.random() + (0.6 if call.name == "slow" else 0.0))
-        self.ledger.attempt(call, lease=self._lease(call), at=self.weather.clock())
+        await asyncio.sleep(0.005 + 0.03 * self.weather.chance.random() + (0.6 if call.name in ("slow", "tx") else 0.0))
+        self.ledger.attempt(call)
 
     async def _finish(self) -> None:
         await self._reach("tool:effect")
@@ -150,9 +150,9 @@ class Stage:
     async def _transactional(self, call: Call) -> Json:
         await self._begin(call)
         assert call.transaction is not None
-        rows = await call.transaction.execute("add", (identity(call), 1))
+        await call.transaction.execute("set", (self.ledger.row(call), 1))
         await self._finish()
-        return rows[0][0]  # type: ignore[return-value]
+        return f"did {call.id}"
 
     async def _probe(self, call: Call) -> Finding:
         await asyncio.sleep(0.01)

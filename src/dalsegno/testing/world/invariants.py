@@ -21,7 +21,7 @@ from dalsegno.core.input import Cancel, Message
 from dalsegno.core.item import OUTPUT
 from dalsegno.core.session import fold
 from dalsegno.ports import Ref
-from dalsegno.testing.world.ledger import Ledger
+from dalsegno.testing.world.ledger import Ledger, rows_of
 from dalsegno.testing.world.people import Ack, Town
 from dalsegno.testing.world.watch import Watch
 
@@ -147,7 +147,7 @@ def _effects(ref: Ref, watch: Watch, ledger: Ledger, log: Sequence[Event]) -> It
             intents[event.turn, data.call_id] = data
         elif isinstance(data, TurnCompleted):
             completed.add(event.turn)
-        elif isinstance(data, ItemDone) and data.item["type"] == "function_call_output":
+        elif isinstance(data, ItemDone) and data.item["type"] == OUTPUT:
             if (event.turn, str(data.item["call_id"])) in outputs:
                 yield f"{data.item['call_id']} has two outputs"
             outputs[event.turn, str(data.item["call_id"])] = dict(data.item)
@@ -162,12 +162,11 @@ def _effects(ref: Ref, watch: Watch, ledger: Ledger, log: Sequence[Event]) -> It
 def _effect(
     name: str, intent: ToolIntent, output: dict[str, object] | None, watch: Watch, ledger: Ledger
 ) -> Iterator[str]:
-    applied, tries = ledger.applied[name], ledger.attempts.get(name, [])
+    applied, tries = ledger.applied[name], ledger.tries.get(name, [])
     said = output is not None and str(output["output"]).startswith(("did ", '{"read"', "dal segno"))
     copied = intent.dedupe is not None
     if intent.effect == "transactional":
-        stored = watch.database.scratch.get(name)
-        applied = 0 if stored is None else int(msgspec.msgpack.decode(stored))
+        applied = rows_of(name, watch.database.scratch)
         done = output is not None and output["status"] == "completed"
         if applied != (1 if done else 0):
             yield f"{intent.name} {name} is in the database {applied} times; its output is {output}"
@@ -181,5 +180,5 @@ def _effect(
         again = 1 if intent.name in ("probed", "asked") and ledger.applied_stale[name] else 0
         if applied > 1 + again or (said and not copied and applied == 0):
             yield f"{intent.name} {name} was applied {applied} times; its output is {output}"
-    if len({attempt.key for attempt in tries} | {intent.key}) > 1:
+    if {*tries} - {intent.key}:
         yield f"{intent.name} {name} ran under several keys"

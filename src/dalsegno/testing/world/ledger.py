@@ -5,39 +5,31 @@ such a service could: which recorded decision each attempt was for, and whether 
 """
 
 from collections import Counter
+from collections.abc import Iterable
 from typing import Literal
-
-import msgspec
 
 from dalsegno.ports import Call
 
 Lease = Literal["held", "stale"]
 
 
-class Attempt(msgspec.Struct, frozen=True):
-    """One run of a tool. `lease` says whether its replica had the session's lease when it acted."""
-
-    tool: str
-    identity: str
-    key: str
-    lease: Lease
-    at: float
-
-
 class Ledger:
-    """One per world."""
+    """One per world. `tries` are the keys under which each call was made; `lease`: whether its replica still had it."""
 
     def __init__(self) -> None:
-        self.attempts: dict[str, list[Attempt]] = {}
+        self.tries: dict[str, list[str]] = {}
         self.applied: Counter[str] = Counter()
         self.applied_stale: Counter[str] = Counter()
         self.problems: list[str] = []
         self._keys: dict[str, str] = {}
 
-    def attempt(self, call: Call, *, lease: Lease, at: float) -> None:
+    def attempt(self, call: Call) -> None:
         """A tool begins to act for this call."""
-        name = identity(call)
-        self.attempts.setdefault(name, []).append(Attempt(call.name, name, call.key, lease, at))
+        self.tries.setdefault(identity(call), []).append(call.key)
+
+    def row(self, call: Call) -> str:
+        """A row that nobody writes but the try that has just begun."""
+        return f"{identity(call)}#{len(self.tries[identity(call)])}"
 
     def apply(self, call: Call, *, lease: Lease) -> None:
         """Change the world, whatever the key."""
@@ -53,6 +45,11 @@ class Ledger:
             self.apply(call, lease=lease)
         elif owner != identity(call):
             self.problems.append(f"{owner} and {identity(call)} have the same key")
+
+
+def rows_of(name: str, rows: Iterable[str]) -> int:
+    """How many of the database's rows were written for the call of that identity."""
+    return sum(row.partition("#")[0] == name for row in rows)
 
 
 def identity(call: Call) -> str:

@@ -74,7 +74,6 @@ class WorldLoop(asyncio.BaseEventLoop):
         self.closing = False
         super().__init__()
         self.chance = chance
-        self.steps = 0
         self.errors: list[dict[str, Any]] = []
         self._now = 0.0
         self._count = 0
@@ -202,7 +201,6 @@ class WorldLoop(asyncio.BaseEventLoop):
                 if process.stopped:
                     process.held.append(handle)
                     continue
-            self.steps += 1
             handle._run()
 
     def _advance(self) -> None:

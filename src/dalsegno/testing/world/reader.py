@@ -33,7 +33,6 @@ class Reader:
         self.seen: list[int] = []
         self.done: dict[str, str] = {}
         self.open: dict[str, OpenItem] = {}
-        self.dropped = 0
         self.turn = turn
         self._after = after
 
@@ -81,7 +80,6 @@ class Reader:
         if cursor.offset == 0 and (event.type in TERMINAL or event.type in ("turn.started", "turn.waiting")):
             for name in [name for name, item in self.open.items() if item.turn == event.turn]:
                 del self.open[name]
-                self.dropped += 1
 
     def _close(self, data: ItemDone, event: Event) -> None:
         name = str(data.item["id"])
@@ -111,4 +109,3 @@ class Reader:
     def _drop(self, what: Dropped) -> None:
         if self.open.pop(what.item_id, None) is None:
             raise Broken(f"{what.item_id} was dropped; it was not open")
-        self.dropped += 1

@@ -6,6 +6,7 @@ fleet are not counted: they go on for ever and belong to no turn.
 """
 
 import asyncio
+from collections import Counter
 from typing import Literal
 
 import msgspec
@@ -19,7 +20,7 @@ from dalsegno.testing.world.reader import Broken
 from dalsegno.testing.world.script import Script
 from dalsegno.testing.world.world import Verdict, World, run_seed
 
-POLLS = ("log.bury", "log.claim", "log.join", "log.holdings")
+POLLS = ("log.bury", "log.claim", "log.join", "log.holdings", "log.unerased")
 Notice = Literal["told", "untold"]
 
 
@@ -34,10 +35,11 @@ class Swept(msgspec.Struct, frozen=True):
 
 
 class Sweep:
-    """One script, one crash: at the `place`-th step, of the replica that takes it."""
+    """One script, one crash: at the `place`-th step, of the replica that takes it. `seed` orders what is ready."""
 
-    def __init__(self, script: Script, *, place: int, notice: Notice) -> None:
+    def __init__(self, script: Script, *, place: int, notice: Notice, seed: int = 0) -> None:
         self.script = script
+        self.seed = seed
         self.place = place
         self.notice: Notice = notice
         self.point: str | None = None
@@ -46,16 +48,15 @@ class Sweep:
 
     def run(self) -> Swept:
         """Crash there, recover, look."""
-        verdict: Verdict = run_seed(len(self.script.id), self.tell)
+        verdict: Verdict = run_seed(self.seed, self.tell)
         world = self._world
         assert world is not None
         ref, ledger = world.ref(0), world.ledger
         applied = {name.rpartition("/")[2]: count for name, count in sorted(ledger.applied.items())}
-        for name, stored in world.tiers.database.scratch.items():
-            applied[name.rpartition("/")[2]] = msgspec.msgpack.decode(stored)
+        applied |= Counter(row.rpartition("/")[2].partition("#")[0] for row in world.tiers.database.scratch)
         log = [msgspec.json.decode(event.data) for event in world.watch.log(ref) if event.type == "item.done"]
         outputs = [data["item"]["output"] for data in log if data["item"]["type"] == "function_call_output"]
-        tries = {name.rpartition("/")[2]: len(attempts) for name, attempts in ledger.attempts.items()}
+        tries = {name.rpartition("/")[2]: len(keys) for name, keys in ledger.tries.items()}
         return Swept(self.point, verdict.broken, applied, tries, outputs)
 
     async def tell(self, world: World) -> None:

@@ -1,11 +1,12 @@
 """The tiers as one replica of the world meets them: the memory stores behind everything that can go wrong on the way.
 
 Each wrapper keeps its port's promises, and no more than them: an answer may be lost, a call may take long or fail,
-hints may be lost, doubled or late. A call of a replica that died returns to nobody.
+hints may be lost, doubled or late. A call of a replica that died returns to nobody. In one thing it is harsher than the
+port: a commit that is late may arrive after its caller was cancelled and told so (`Log`, 8).
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping, Sequence
 from contextlib import asynccontextmanager
 from datetime import timedelta
 from typing import Any, TypeVar
@@ -128,8 +129,11 @@ class FaultyLog:
     async def list(self, tenant: str, query: Query) -> Page:
         return await self._line.call("list", lambda: self._inner.list(tenant, query))
 
-    async def erase(self, ref: Ref) -> None:
-        return await self._line.call("erase", lambda: self._inner.erase(ref))
+    async def erase(self, ref: Ref, epoch: int) -> None:
+        return await self._line.call("erase", lambda: self._inner.erase(ref, epoch))
+
+    async def unerased(self, *, after: Ref | None = None, limit: int) -> Mapping[Ref, int]:
+        return await self._line.call("unerased", lambda: self._inner.unerased(after=after, limit=limit))
 
     async def join(self, member: Member, *, ttl: timedelta) -> None:
         return await self._line.call("join", lambda: self._inner.join(member, ttl=ttl))
@@ -238,8 +242,8 @@ class FaultyHot:
     async def clear(self, ref: Ref, epoch: int) -> None:
         await self._line.call("clear", lambda: self._inner.clear(ref, epoch))
 
-    async def tell(self, hint: Hint) -> None:
-        await self._line.call("tell", lambda: self._inner.tell(hint))
+    async def tell(self, hints: Sequence[Hint]) -> None:
+        await self._line.call("tell", lambda: self._inner.tell(hints))
 
     @asynccontextmanager
     async def listen(self, heard: Callable[[Hint], None]) -> AsyncIterator[None]:

@@ -49,8 +49,6 @@ class Watch:
         self.database = database
         self.weather = weather
         self.broken: list[str] = []
-        self.model_calls = 0
-        self.writes: list[tuple[float, Ref, tuple[str, ...], str]] = []
         self._fences: dict[Ref, int] = {}
         database.on_write = self._on_write
 
@@ -72,7 +70,6 @@ class Watch:
 
     def model_asked(self, turn: Turn, key: str, shown: Context) -> None:
         """P6: a step on record is not asked for again, and the model is shown exactly the log's prefix."""
-        self.model_calls += 1
         ref = Ref(turn.tenant, turn.session)
         log = self.log(ref)
         self.weather.note("model", ref.id[-4:], turn.id[-4:], key, shown.through)
@@ -137,7 +134,6 @@ class Watch:
         process, after = here(), write.session
         name = process.incarnation if process is not None else ""
         kinds = tuple(event.type for event in write.events)
-        self.writes.append((self.weather.clock(), ref, kinds, name))
         self.weather.note("write", name, ref.id[-4:], after.head, kinds)
         owner, epoch = (None, 0) if before is None else (before.owner, before.epoch)
         if after.epoch < epoch or (after.owner is not None and after.owner != owner and after.epoch <= epoch):
@@ -148,7 +144,3 @@ class Watch:
         claimed = after.owner is None and not self.database.alive(owner) and made[0].type == "turn.failed"
         if not claimed:
             self.breaks(f"session {ref.id}: {name} wrote {kinds} although the lease is {owner}'s")
-
-    def types(self, ref: Ref) -> list[tuple[int, str, object]]:
-        """The log in short, for a trace."""
-        return [(event.seq, event.type, codec.decode(event)) for event in self.log(ref)]

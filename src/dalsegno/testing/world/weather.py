@@ -43,7 +43,6 @@ class Weather:
     def __init__(self, chance: random.Random) -> None:
         self.chance = chance
         self.happened: Counter[str] = Counter()
-        self.passed: Counter[str] = Counter()
         self.crashed: Counter[str] = Counter()
         self.trace: list[tuple[object, ...]] = []
         self.armed: list[Armed] = []
@@ -80,7 +79,6 @@ class Weather:
 
     def reaches(self, process: Process | None, point: str) -> None:
         """A process comes past a crash point; it may be the last thing that it does."""
-        self.passed[point] += 1
         if process is not None and self.armed and not process.dead and self.strikes(process, point) == "crash at":
             self.crashed[point] += 1
             self.count("crash at a point")

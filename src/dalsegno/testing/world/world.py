@@ -29,8 +29,8 @@ QUIET_SECONDS = 60.0
 HOSTS = ("a", "b", "c")
 POISON = Script("poison", (("keyed",), ("poison",)), words=3)
 LEADS_TO = {
-    "blobs.put:before": Script("large", (("large",),)),
-    "blobs.put:after": Script("large", (("large",),)),
+    **dict.fromkeys(("blobs.put:before", "blobs.put:after"), Script("large", (("large",),))),
+    **dict.fromkeys((f"log.{call}:after" for call in ("begin", "execute", "close")), Script("seats", (("tx", "tx"),))),
     "log.commit[turn.failed]:after": Script("fails", (), before="raise"),
 }
 """What somebody says first in the worlds of places that few come past."""
@@ -43,10 +43,7 @@ class Verdict(msgspec.Struct):
     broken: list[str]
     trace: str
     happened: Counter[str]
-    passed: Counter[str]
     crashed: Counter[str]
-    seconds: float
-    steps: int
     messages: int
     completed: int
     lines: list[tuple[object, ...]] = []
@@ -130,10 +127,7 @@ class World:
             broken=broken,
             trace=digest.hexdigest(),
             happened=self.weather.happened,
-            passed=self.weather.passed,
             crashed=self.weather.crashed,
-            seconds=self.loop.time(),
-            steps=self.loop.steps,
             messages=len(self.town.acks),
             completed=logs.count("turn.completed"),
             lines=self.weather.trace,

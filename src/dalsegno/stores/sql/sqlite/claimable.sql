@@ -1,15 +1,15 @@
--- What may be claimed, longest waiting first: free and ready, free and past an expiry, held by nobody alive.
+-- What `owner`, if it is alive, may claim, longest waiting first: free and ready, free and past an expiry, held by
+-- nobody alive.
 -- Turns that begin or resume their last attempt (`core.claim.ATTEMPTS_MAX`) only if the claimant has `chances` left.
 -- Each branch stops at the limit; holders are found by skipping through the index from name to name.
-WITH RECURSIVE holder (owner) AS (
+WITH RECURSIVE alive (incarnation) AS MATERIALIZED (
+    SELECT incarnation FROM dalsegno_replica WHERE expires > :clock AND expires - ttl <= :clock
+), holder (owner) AS (
     SELECT min(owner) FROM dalsegno_session WHERE owner IS NOT NULL
     UNION ALL
     SELECT (SELECT min(owner) FROM dalsegno_session WHERE owner > holder.owner) FROM holder WHERE holder.owner IS NOT NULL
 ), gone (owner) AS MATERIALIZED (
-    SELECT owner FROM holder
-    WHERE owner IS NOT NULL AND owner NOT IN (
-        SELECT incarnation FROM dalsegno_replica WHERE expires > :clock AND expires - ttl <= :clock
-    )
+    SELECT owner FROM holder WHERE owner IS NOT NULL AND owner NOT IN alive
 )
 SELECT n, waiting FROM (
     SELECT * FROM (
@@ -26,4 +26,4 @@ SELECT n, waiting FROM (
         SELECT s.n, s.since AS waiting FROM gone CROSS JOIN dalsegno_session AS s ON s.owner = gone.owner
         WHERE s.ready_at <= :now AND (s.attempt <> 2 OR :chances > 0) LIMIT :limit
     )
-) ORDER BY waiting LIMIT :limit
+) WHERE :owner IN alive ORDER BY waiting LIMIT :limit

@@ -2,6 +2,7 @@
 
 -- `since`: when the session last began to wait for a replica. `ready_at`: 0 = it can run now, else Unix milliseconds.
 -- `epoch`, `owner` and `attempt` (of the oldest open turn) are in no event.
+-- `status`: 0 idle, 1 running, 2 waiting, 3 deleted, 4 deleted and erased.
 -- `state`: CRC-32 and MessagePack of the folded session; derived, NULL is rebuilt from the log.
 CREATE TABLE dalsegno_session (
     n INTEGER PRIMARY KEY,
@@ -22,6 +23,9 @@ CREATE TABLE dalsegno_session (
 -- Claims read what they take, not the backlog: the free ones by waiting time, the held ones by holder.
 CREATE INDEX dalsegno_session_open ON dalsegno_session (owner, ready_at, since)
 WHERE owner IS NOT NULL OR ready_at IS NOT NULL;
+
+-- Empty but for deletions that are under way or were interrupted, which are looked for again and again.
+CREATE INDEX dalsegno_session_unerased ON dalsegno_session (tenant, id) WHERE status = 3;
 
 -- One B-tree for everything: id = n << 32 | seq, so that a session's tail is one range.
 -- `kind`: number of the event's type + 256 * (version of its data - 1). `crc`: CRC-32 of the body, as a signed number.

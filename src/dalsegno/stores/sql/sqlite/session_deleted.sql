@@ -1,0 +1,1 @@
+SELECT n, head FROM dalsegno_session WHERE tenant = ? AND id = ? AND status = 3
