@@ -106,8 +106,21 @@ async def test_on_a_quick_disk_the_loop_commits_by_itself(writer: Writer, path: 
 
 async def test_what_is_brought_at_once_is_committed_at_once(writer: Writer, path: Path):
     """Forty tasks cost two commits: the first task's own, and everybody else's."""
+    writer.pace._quick_below = 1.0
     await asyncio.gather(*(writer.do(say(f"{number}")) for number in range(40)))
     assert commits(writer) == 2
+    assert len(said(path)) == 40
+
+
+@pytest.mark.parametrize(("seconds", "halves"), [(0.0008, 2), (0.02, 1)])
+async def test_two_halves_take_turns_while_the_loop_has_more_to_do_than_the_disk(
+    writer: Writer, path: Path, seconds: float, halves: int
+):
+    """Sessions that share a commit also think at the same time. Where the disk takes longer than that, all share one."""
+    for _ in range(20):
+        writer.pace.note_here(seconds)
+    await asyncio.gather(*(writer.do(say(f"{number}")) for number in range(40)))
+    assert commits(writer) == halves
     assert len(said(path)) == 40
 
 

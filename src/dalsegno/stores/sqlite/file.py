@@ -59,11 +59,13 @@ def cannot_have_committed(error: sqlite3.Error) -> bool:
     return _code(error) in (_BUSY, _LOCKED, _FULL, _READONLY, _NOMEM)
 
 
-def translated(error: sqlite3.Error, *, outcome: Outcome = "not_applied") -> DalsegnoError:
-    """The error that a port's caller understands."""
+def translated(
+    error: sqlite3.Error, *, outcome: Outcome = "not_applied", name: str = "the database file"
+) -> DalsegnoError:
+    """The error that a port's caller understands; `name` is the file as an operator knows it, where that may help."""
     if is_damage(error):
-        return Unreadable(f"the database file is damaged: {error}")
-    return Unavailable(f"the database file does not answer: {error}", outcome=outcome)
+        return Unreadable(f"{name} is damaged: {error}")
+    return Unavailable(f"{name} does not answer: {error}", outcome=outcome)
 
 
 @contextlib.contextmanager
@@ -189,7 +191,7 @@ def prepare(path: Path, *, product: str) -> None:
         gate.enter()
         _patiently(partial(_prepare, path, product))
     except sqlite3.Error as error:
-        raise translated(error) from error
+        raise translated(error, name=f"the database file {path}") from error
     finally:
         gate.close()
 

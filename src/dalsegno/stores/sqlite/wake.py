@@ -42,15 +42,9 @@ class Wake:
         if self._voice is None or self._folder is None:
             return
         for peer in self._others(self._folder):
-            try:
-                self._voice.sendto(message, peer)
-            except (ConnectionRefusedError, FileNotFoundError):
-                # Its process is gone.
-                with contextlib.suppress(OSError):
-                    os.unlink(peer)
-            except OSError:
-                # Its queue is full, or it is not ours to send to.
-                continue
+            # Its queue may be full, or it is not ours to send to.
+            with contextlib.suppress(OSError):
+                self._say(message, peer)
 
     @contextlib.contextmanager
     def listen(self, heard: Callable[[bytes], None]) -> Iterator[None]:
@@ -71,12 +65,28 @@ class Wake:
             self._ear.close()
             if self._folder is not None:
                 (self._folder / self._name).unlink(missing_ok=True)
-                with contextlib.suppress(OSError):
-                    self._folder.rmdir()
+                self._tidy(self._folder)
             self._ear = None
         if self._voice is not None:
             self._voice.close()
             self._voice = None
+
+    def _tidy(self, folder: Path) -> None:
+        """The sockets of the dead, and the folder with the last one."""
+        for peer in self._others(folder):
+            with contextlib.suppress(OSError):
+                self._say(b"", peer)
+        with contextlib.suppress(OSError):
+            folder.rmdir()
+
+    def _say(self, message: bytes, peer: str) -> None:
+        try:
+            if self._voice is not None:
+                self._voice.sendto(message, peer)
+        except (ConnectionRefusedError, FileNotFoundError):
+            # Its process is gone.
+            with contextlib.suppress(OSError):
+                os.unlink(peer)
 
     def _open_ear(self, loop: asyncio.AbstractEventLoop) -> None:
         if self._ear is not None or self._folder is None:
