@@ -116,7 +116,7 @@ async def test_what_is_brought_at_once_is_committed_at_once(writer: Writer, path
 async def test_two_halves_take_turns_while_the_loop_has_more_to_do_than_the_disk(
     writer: Writer, path: Path, seconds: float, halves: int
 ):
-    """Sessions that share a commit also think at the same time. Where the disk takes longer than that, all share one."""
+    """Sessions that share a commit also think at the same time. Where the disk takes longer, all share one."""
     for _ in range(20):
         writer.pace.note_here(seconds)
     await asyncio.gather(*(writer.do(say(f"{number}")) for number in range(40)))
