@@ -15,6 +15,7 @@ from dalsegno.core.event import Event
 from dalsegno.core.input import Approval
 from dalsegno.core.part import ToolCall
 from dalsegno.core.stream import Dropped, Piece
+from dalsegno.errors import Unavailable
 from dalsegno.ports import Call, DidNotHappen, Happened, Ref
 from dalsegno.runtime.handle import Turn
 from dalsegno.runtime.hub import Hub
@@ -181,6 +182,29 @@ async def crash(world: Fleet, hang: asyncio.Event):
     await hang.wait()
     await world.kill()
     return ref, await world.end_of(ref, receipt)
+
+
+async def test_p10_what_the_hot_tier_missed_comes_with_what_follows():
+    """A moment without it leaves no gap that would keep the rest of the answer from readers elsewhere."""
+    model = Telling("one two three four five six")
+    model.stop_after = 5
+
+    async def agent(turn: Turn) -> None:
+        await turn.generate(model)
+
+    async with fleet(agent, count=2) as world:
+        hot: Any = world.ones[0].hot
+        publish, failures = hot.publish, iter([True, False, True])
+
+        async def falters(ref, epoch, pieces):
+            if next(failures, False):
+                raise Unavailable("away", outcome="not_applied")
+            await publish(ref, epoch, pieces)
+
+        hot.publish = falters
+        ref = await world.session()
+        _, frames = await stopped(world, model, ref)
+        assert "".join(text_of(frames).values()).split() == ["one", "two", "three", "four", "five"]
 
 
 @pytest.mark.parametrize("effect", ["read", "keyed"])

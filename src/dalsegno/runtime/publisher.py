@@ -12,6 +12,9 @@ from dalsegno.errors import LeaseLost, Unavailable
 from dalsegno.ports import Hot, Ref
 from dalsegno.runtime.hub import Hub
 
+LATE_MAX = 1000
+"""Pieces that wait for the hot tier to come back; if it stays away, readers elsewhere wait for the item as a whole."""
+
 
 class Publisher:
     """One turn's deltas on their way out. What is generated and recorded in one breath is never published at all."""
@@ -61,7 +64,9 @@ class Publisher:
             try:
                 await self._hot.publish(self._ref, self._epoch, pieces)
             except Unavailable:
-                continue
+                # What comes next takes these along: what the hot tier has of a step has no gaps.
+                self._waiting = [*pieces, *self._waiting] if len(pieces) < LATE_MAX else []
+                return
             except LeaseLost:
                 self._on_lost()
                 return
