@@ -1,6 +1,13 @@
-"""What every test gets: the asyncio loop for async tests (`anyio_mode = "auto"`; no marker needed). Nothing else."""
+"""What every test gets: the asyncio loop for async tests (`anyio_mode = "auto"`; no marker needed).
+
+And what tests of several rooms ask for by name: a PostgreSQL, and a database of it.
+"""
 
 import pytest
+
+from tests.postgres import database, server
+
+__all__ = ["database", "server"]
 
 
 @pytest.fixture(scope="session")

@@ -20,7 +20,7 @@ from dalsegno import Call, Tool, ToolCall, Turn, tool
 from dalsegno.core.context import Context
 from dalsegno.core.json import canonical
 from dalsegno.core.part import Part
-from tests.acceptance import ledger
+from tests.acceptance import ledger, stack
 
 ALPHABET = 'aé€😀\n\u2028"\\'
 TOOL_SECONDS = 0.01
@@ -56,7 +56,8 @@ async def read(label: str, call: Call) -> str:
 async def transactional(label: str, call: Call) -> str:
     """A row in the database of the log."""
     assert call.transaction is not None
-    await call.transaction.execute("INSERT INTO bookings (label, key) VALUES (?, ?)", (label, call.key))
+    mark = os.environ.get(stack.MARK, "?")
+    await call.transaction.execute(f"INSERT INTO bookings (label, key) VALUES ({mark}, {mark})", (label, call.key))
     await asyncio.sleep(TOOL_SECONDS)
     return f"transactional {label} done"
 

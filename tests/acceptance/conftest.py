@@ -35,6 +35,12 @@ def database(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
+def tiers(database: Path) -> tuple[str, ...]:
+    """Where this test's fleet keeps what it knows, as options of `serve`."""
+    return "--warm", f"sqlite:///{database}"
+
+
+@pytest.fixture
 def environment(ledger: Ledger) -> dict[str, str]:
     """What replicas inherit, and the way to this repository."""
     path = os.pathsep.join([str(ROOT), str(ROOT / "src")])
@@ -43,15 +49,14 @@ def environment(ledger: Ledger) -> dict[str, str]:
 
 @pytest.fixture
 def serving(
-    tmp_path: Path, database: Path, environment: dict[str, str], request: pytest.FixtureRequest
+    tmp_path: Path, tiers: tuple[str, ...], environment: dict[str, str], request: pytest.FixtureRequest
 ) -> Iterator[Serving]:
     """Make a fleet on this test's store; enter it to start it. What it logged is shown when the test fails."""
     made: list[Fleet] = []
 
     def make(*, replicas: int = 3, options: Sequence[str] = (), target: str = TARGET, **variables: str) -> Fleet:
-        options = ("--warm", f"sqlite:///{database}", *options)
         fleet = Fleet(
-            target, folder=tmp_path, replicas=replicas, options=options, environment={**environment, **variables}
+            target, folder=tmp_path, replicas=replicas, options=(*tiers, *options), environment={**environment, **variables}
         )
         made.append(fleet)
         return fleet

@@ -13,6 +13,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import psycopg
+
 from dalsegno.client import TERMINAL, Event, Receipt, SessionHandle, text_of
 from tests.acceptance import agents
 from tests.acceptance.ledger import Ledger
@@ -53,9 +55,10 @@ class World:
     asked: Mapping[str, list[Mapping[str, Any]]]
 
 
-def world_of(ledger: Ledger, database: Path) -> World:
-    """Look at the world once."""
-    with closing(sqlite3.connect(database)) as connection:
+def world_of(ledger: Ledger, database: Path | str) -> World:
+    """Look at the world once. The tools' table is in a file, or in the PostgreSQL of that URL."""
+    connect: Any = sqlite3.connect if isinstance(database, Path) else psycopg.connect
+    with closing(connect(database)) as connection:
         booked = Counter(label for (label,) in connection.execute("SELECT label FROM bookings"))
     asked: dict[str, list[Mapping[str, Any]]] = defaultdict(list)
     for line in ledger.lines("model"):

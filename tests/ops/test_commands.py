@@ -12,6 +12,7 @@ import pytest
 from dalsegno.ops.cli import main
 from dalsegno.ops.config import Config, settings
 from dalsegno.ops.version import VERSION
+from dalsegno.testing.servers.objects import BUCKET, objects
 from tests.ops.processes import SOURCE, environment, run
 
 ROOT = Path(__file__).resolve().parent.parent.parent
@@ -115,6 +116,16 @@ async def test_doctor_names_what_is_wrong(tmp_path: Path, arguments: list[str], 
     findings = {line["what"]: line["state"] for line in map(json.loads, done.out.splitlines())}
     assert (findings[what], done.code) == (state, code)
     assert "secret" not in done.out + done.err
+
+
+async def test_doctor_asks_object_storage_whether_it_means_its_conditions(tmp_path: Path):
+    """Servers that call themselves S3 say yes to two creations of one object. (This one, an emulator, does not.)"""
+    folder = tmp_path / "server"
+    folder.mkdir()
+    with objects(folder) as server:
+        done = await run("doctor", "--json", "--cold", f"s3://{BUCKET}/x", cwd=tmp_path, variables=server.environment)
+    findings = {line["what"]: line["state"] for line in map(json.loads, done.out.splitlines())}
+    assert (findings["cold"], findings["cold conditions"], done.code) == ("ok", "ok", 0)
 
 
 @pytest.mark.parametrize("phase", [[], ["--phase", "pre"], ["--phase", "post"]])

@@ -29,6 +29,7 @@ from dalsegno.ops.loop import described
 from dalsegno.ops.tiers import Places
 from dalsegno.ops.version import VERSION
 from dalsegno.ports import Hint, Hot, Ref, Warm
+from dalsegno.stores import Probed
 
 TENANT = "dalsegno-doctor"
 RIVALS = 8
@@ -202,5 +203,14 @@ async def _cold(url: str) -> AsyncIterator[Finding]:
             else f"read whole: {whole}, removed: {gone}"
         )
         yield Finding("cold", state, f"{redacted(url)}: {detail}")
+        if isinstance(cold, Probed):
+            yield await _creations(cold)
     finally:
         await stores.close(cold)
+
+
+async def _creations(cold: Probed) -> Finding:
+    if await cold.conditional():
+        return Finding("cold conditions", "ok", "an object that is there was not created again")
+    detail = "the store says yes to both of two creations of one object: it ignores If-None-Match; choose another"
+    return Finding("cold conditions", "wrong", detail)

@@ -1,14 +1,27 @@
 """The tiers on products. A URL names the product; its driver is loaded only then."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Protocol, runtime_checkable
 from urllib.parse import unquote
 
 from dalsegno.errors import ConfigError
 from dalsegno.ports import Blobs, Hot, Warm
 
-WARM = ("memory:", "sqlite:///path.db")
-HOT = ("memory:", "sqlite:///path.db")
-COLD = ("memory:", "file:///folder")
+WARM = ("memory:", "sqlite:///path.db", "postgresql://user@host/name")
+HOT = ("memory:", "sqlite:///path.db", "redis://host/0", "redis+cluster://host,host", "redis+sentinel://host/service")
+REDIS = ("redis", "rediss", "redis+cluster", "rediss+cluster", "redis+sentinel", "rediss+sentinel")
+COLD = ("memory:", "file:///folder", "s3://bucket/prefix", "gs://bucket/prefix", "az://account/container/prefix")
+
+
+@runtime_checkable
+class Probed(Protocol):
+    """A cold tier on a server that may say yes to conditions and not mean it."""
+
+    async def conditional(self) -> bool:
+        """Whether "create only if it is not there" is honoured."""
+        ...
 
 
 async def open_warm(url: str) -> Warm:
@@ -25,6 +38,10 @@ async def open_warm(url: str) -> Warm:
             from dalsegno.stores.sqlite import SqliteLog
 
             return await SqliteLog.open(sqlite_path(url))
+        case "postgresql" | "postgres":
+            with _driver("PostgreSQL", extra="postgres"):
+                from dalsegno.stores.postgres import PostgresLog
+            return await PostgresLog.open(url)
         case scheme:
             raise _unknown("warm", scheme, WARM)
 
@@ -40,6 +57,10 @@ async def open_hot(url: str | None) -> Hot:
             from dalsegno.stores.sqlite import SqliteHot
 
             return await SqliteHot.open(sqlite_path(url or ""))
+        case scheme if scheme in REDIS:
+            with _driver("Redis", extra="redis"):
+                from dalsegno.stores.redis import RedisHot
+            return await RedisHot.open(url or "")
         case scheme:
             raise _unknown("hot", scheme, HOT)
 
@@ -55,6 +76,10 @@ async def open_cold(url: str | None) -> Blobs:
             from dalsegno.stores.directory import DirectoryBlobs
 
             return await DirectoryBlobs.open(_folder(url or ""))
+        case "s3" | "gs" | "az":
+            with _driver("object storage", extra="s3"):
+                from dalsegno.stores.objects import ObjectBlobs
+            return await ObjectBlobs.open(url or "")
         case scheme:
             raise _unknown("cold", scheme, COLD)
 
@@ -81,6 +106,17 @@ def _folder(url: str) -> Path:
     if not path.startswith("/"):
         raise ConfigError(f"{url!r} names no folder: write file:///absolute/folder")
     return Path(path)
+
+
+@contextmanager
+def _driver(product: str, *, extra: str) -> Iterator[None]:
+    """The import of a product's driver, which is installed only where it is wanted."""
+    try:
+        yield
+    except ImportError as error:
+        raise ConfigError(
+            f"{product} needs a driver: pip install 'dalsegno[{extra}]' ({error.name} is missing)"
+        ) from error
 
 
 def _scheme(url: str) -> str:

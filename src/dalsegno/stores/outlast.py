@@ -1,8 +1,21 @@
 """Port `Log`, sentence 8: who is cancelled while it waits for its commit is told once that has been decided."""
 
 import asyncio
+from collections.abc import Awaitable
 from contextlib import suppress
-from typing import Any
+from typing import Any, TypeVar
+
+R = TypeVar("R")
+
+
+async def outlasting(work: Awaitable[R]) -> R:
+    """Do it to its end, however often the caller is cancelled meanwhile; then it is told so."""
+    task = asyncio.ensure_future(work)
+    try:
+        return await asyncio.shield(task)
+    except asyncio.CancelledError:
+        await outlast(task)
+        raise
 
 
 async def outlast(future: "asyncio.Future[Any]") -> None:

@@ -6,7 +6,6 @@ from functools import cache
 from importlib import resources
 
 _COMMENT = re.compile(r"^\s*--.*$", re.MULTILINE)
-_MIGRATION = re.compile(r"schema_(\d{4})")
 
 
 @cache
@@ -22,10 +21,10 @@ def statements(product: str) -> Mapping[str, str]:
     return found
 
 
-def migrations(product: str) -> list[tuple[int, str]]:
+def migrations(product: str, phase: str = "schema") -> list[tuple[int, str]]:
     """The product's `schema_0001.sql`, `schema_0002.sql`, … in order, with their numbers. Each is a script."""
     found = []
     for name, text in statements(product).items():
-        if numbered := _MIGRATION.fullmatch(name):
+        if numbered := re.fullmatch(rf"{phase}_(\d{{4}})", name):
             found.append((int(numbered[1]), text))
     return sorted(found)

@@ -16,7 +16,7 @@ from typing import TypeVar
 from dalsegno.core.append import Decide, Decision, Write
 from dalsegno.errors import DalsegnoError, Outcome, Refused, Unavailable
 from dalsegno.ports import Ref
-from dalsegno.stores.outlast import outlast
+from dalsegno.stores.outlast import outlasting
 from dalsegno.stores.sqlite.file import (
     Gate,
     beside,
@@ -82,12 +82,7 @@ class SqliteTransaction:
         if self._over is not None:
             raise self._over
         self._committing = True
-        committing = asyncio.ensure_future(self._call(lambda: self._commit(decide)))
-        try:
-            return await asyncio.shield(committing)
-        except asyncio.CancelledError:
-            await outlast(committing)
-            raise
+        return await outlasting(self._call(lambda: self._commit(decide)))
 
     def expire(self) -> None:
         """The time is over: whatever runs is interrupted and undone. A commit that has begun is let finish."""

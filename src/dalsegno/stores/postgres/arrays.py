@@ -1,0 +1,88 @@
+"""Columns of values as array parameters, in PostgreSQL's binary format.
+
+psycopg's own dumper for lists looks at each element for its type, and an empty list or a None changes the parameter's
+type and so the prepared statement; these know theirs.
+"""
+
+import struct
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from psycopg import adapters
+from psycopg.adapt import AdaptersMap, Dumper
+from psycopg.pq import Format
+from psycopg.types.numeric import Int8BinaryDumper
+
+INT8, BYTEA, TEXT = 20, 17, 25
+INT8_ARRAY, BYTEA_ARRAY, TEXT_ARRAY = 1016, 1001, 1009
+
+_pack_header = struct.Struct(">iiiii").pack
+_pack_empty = struct.Struct(">iii").pack
+_pack_length = struct.Struct(">i").pack
+_pack_number = struct.Struct(">iq").pack
+_NULL = _pack_length(-1)
+
+
+class Numbers(tuple[int | None, ...]):
+    """A `bigint[]`."""
+
+
+class Bodies(tuple[bytes | None, ...]):
+    """A `bytea[]`."""
+
+
+class Texts(tuple[str | None, ...]):
+    """A `text[]`."""
+
+
+def _number(value: int) -> bytes:
+    return _pack_number(8, value)
+
+
+def _body(value: bytes) -> bytes:
+    return _pack_length(len(value)) + value
+
+
+def _text(value: str) -> bytes:
+    return _body(value.encode())
+
+
+def _array(oid: int, values: Sequence[Any], element: Callable[[Any], bytes]) -> bytes:
+    if not values:
+        return _pack_empty(0, 0, oid)
+    elements = [_NULL if value is None else element(value) for value in values]
+    return _pack_header(1, 1, oid, len(values), 1) + b"".join(elements)
+
+
+class _NumbersDumper(Dumper):
+    format = Format.BINARY
+    oid = INT8_ARRAY
+
+    def dump(self, obj: Numbers) -> bytes:
+        return _array(INT8, obj, _number)
+
+
+class _BodiesDumper(Dumper):
+    format = Format.BINARY
+    oid = BYTEA_ARRAY
+
+    def dump(self, obj: Bodies) -> bytes:
+        return _array(BYTEA, obj, _body)
+
+
+class _TextsDumper(Dumper):
+    format = Format.BINARY
+    oid = TEXT_ARRAY
+
+    def dump(self, obj: Texts) -> bytes:
+        return _array(TEXT, obj, _text)
+
+
+def adapted() -> AdaptersMap:
+    """How a connection for our own statements translates. Every number is a `bigint`, however small it is."""
+    ours = AdaptersMap(adapters)
+    ours.register_dumper(Numbers, _NumbersDumper)
+    ours.register_dumper(Bodies, _BodiesDumper)
+    ours.register_dumper(Texts, _TextsDumper)
+    ours.register_dumper(int, Int8BinaryDumper)
+    return ours

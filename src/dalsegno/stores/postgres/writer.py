@@ -1,0 +1,134 @@
+"""Sends what is to be written. What comes while others are on their way goes together, in one statement and one commit.
+
+A statement costs some 300 µs of this process, whatever it carries, and a commit a sync of the server's disk.
+"""
+
+import asyncio
+import contextlib
+from collections import deque
+from collections.abc import Iterator, Sequence
+from typing import TypeAlias
+
+import psycopg
+
+from dalsegno.errors import DalsegnoError, Unavailable
+from dalsegno.stores import sqlfile
+from dalsegno.stores.postgres.clock import Clock
+from dalsegno.stores.postgres.connections import Connections
+from dalsegno.stores.postgres.failure import is_worth_another_try
+from dalsegno.stores.postgres.rows import Change, writing
+
+FLIGHTS_MAX = 2
+"""How many statements are on their way at the same time: the server works at one while this process makes the next."""
+SLOW_SECONDS = 0.05
+TOGETHER_MAX = 64
+TRIES = 3
+
+Waiting: TypeAlias = tuple[Change, "asyncio.Future[bool]"]
+
+
+class Writer:
+    """Writes changes of sessions that there are; each for itself, though they may share a commit."""
+
+    def __init__(self, connections: Connections, clock: Clock) -> None:
+        self._connections = connections
+        self._clock = clock
+        self._statement = sqlfile.statements("postgres")["session_write"]
+        self._waiting: deque[Waiting] = deque()
+        self._flying = 0
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    async def write(self, change: Change) -> bool:
+        """Whether it was written: the row was still the one that was decided on.
+
+        Do not cancel: whoever calls has to learn what became of it. Nobody brings two changes of a session at once.
+        """
+        if self._flying < FLIGHTS_MAX and not self._waiting:
+            with self._flight():
+                return change.kept.n in await self._send([change])
+        future: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
+        self._waiting.append((change, future))
+        return await future
+
+    @contextlib.contextmanager
+    def _flight(self) -> Iterator[None]:
+        """One of the few that are on their way. One that is slow, since it waits for a lock, keeps nobody back."""
+        self._flying += 1
+        counted = True
+
+        def land() -> None:
+            nonlocal counted
+            if counted:
+                counted = False
+                self._flying -= 1
+                self._start_next()
+
+        late = asyncio.get_running_loop().call_later(SLOW_SECONDS, land)
+        try:
+            yield
+        finally:
+            late.cancel()
+            land()
+
+    def _start_next(self) -> None:
+        if self._waiting and self._flying < FLIGHTS_MAX:
+            together = [self._waiting.popleft() for _ in range(min(len(self._waiting), TOGETHER_MAX))]
+            task = asyncio.create_task(self._fly(together))
+            self._tasks.add(task)
+            task.add_done_callback(self._tasks.discard)
+
+    async def _fly(self, together: list[Waiting]) -> None:
+        with self._flight():
+            await self._send_together(together)
+
+    async def _send_together(self, together: list[Waiting]) -> None:
+        # In order of their rows: two processes that lock the same rows do not wait for each other.
+        together.sort(key=lambda waiting: waiting[0].kept.n)
+        try:
+            written = await self._send([change for change, _ in together])
+            for change, future in together:
+                future.set_result(change.kept.n in written)
+        except Unavailable as error:
+            if error.outcome == "unknown":
+                _fail(together, error)
+            else:
+                await self._one_by_one(together)
+        except DalsegnoError:
+            await self._one_by_one(together)
+        except BaseException as error:
+            _fail(together, error)
+            raise
+
+    async def _one_by_one(self, together: Sequence[Waiting]) -> None:
+        """Nothing was written: what one of them cannot have must not keep the others from theirs."""
+
+        async def alone(change: Change, future: asyncio.Future[bool]) -> None:
+            try:
+                future.set_result(change.kept.n in await self._send([change]))
+            except DalsegnoError as error:
+                future.set_exception(error)
+
+        await asyncio.gather(*(alone(*waiting) for waiting in together))
+
+    async def _send(self, changes: list[Change]) -> list[int]:
+        """The numbers of the sessions that were written."""
+        parameters = writing(changes)
+        async with self._connections.cursor(lost="unknown") as cursor:
+            for tries_left in reversed(range(TRIES if len(changes) == 1 else 1)):
+                try:
+                    await cursor.execute(self._statement, parameters)
+                    break
+                except psycopg.Error as error:
+                    if not tries_left or not is_worth_another_try(error):
+                        raise
+            found = await cursor.fetchone()
+        assert found is not None
+        written, now = found
+        self._clock.hear(now)
+        return written or []
+
+
+def _fail(together: Sequence[Waiting], error: BaseException) -> None:
+    for _, future in together:
+        if not future.done():
+            future.set_exception(error)

@@ -1,0 +1,174 @@
+"""The port `Hot` on Redis (7.0 or newer) and Valkey: open steps behind a fence, and hints by publish and subscribe.
+
+A session's step is one stream (`lua/redis_hot/step.lua`), and every change is one script, in which the server itself
+refuses a stale epoch. Plain XADD with ids `epoch-n` would refuse a zombie, too, and costs a server 2 µs instead of 8;
+but it cannot tell a repetition from a zombie, keep what a take-over continues, replace a step, bound it, or let it
+expire in the same command. There is no second key for the state: a server that evicts keys takes all or nothing.
+
+A server that loses its memory has lost the fences in it as well: until the new owner publishes, a zombie may begin a
+step there. Readers compare its epoch with the log's, and nothing else depends on it (P10).
+"""
+
+import asyncio
+import re
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import asynccontextmanager, suppress
+from datetime import timedelta
+from typing import Any, TypeVar
+
+import msgspec
+from redis.crc import key_slot
+from redis.exceptions import AuthenticationError, AuthorizationError, NoScriptError, RedisError, ResponseError
+
+from dalsegno.core.stream import Piece
+from dalsegno.errors import ConfigError, LeaseLost, Unavailable
+from dalsegno.ports import Hint, OpenStep, Ref
+from dalsegno.stores.redis.ear import Ear
+from dalsegno.stores.redis.line import ANSWER_SECONDS
+from dalsegno.stores.redis.place import parse
+from dalsegno.stores.redis.route import Route, route_to
+from dalsegno.stores.redis.steps import Asked, Steps
+
+LIFETIME = timedelta(minutes=10)
+HINTS_TOGETHER = 512
+REFUSED = 0
+OLDEST = 7
+_VERSION = re.compile(rb"redis_version:(\d+)")
+
+R = TypeVar("R")
+
+
+class RedisHot:
+    """One replica's handle. Make it with `open`."""
+
+    def __init__(self, route: Route, steps: Steps, channels: Sequence[bytes]) -> None:
+        self._route = route
+        self._steps = steps
+        self._channels = channels
+        self._encode = msgspec.msgpack.Encoder().encode
+        self._decode = msgspec.msgpack.Decoder(tuple[Hint, ...]).decode
+
+    @classmethod
+    async def open(cls, url: str, *, lifetime: timedelta = LIFETIME) -> "RedisHot":
+        """The hot tier of that URL. Nobody has to be there yet: it may be lost at any moment, also the first.
+
+        Raises `ConfigError` for a URL that says nothing, a password that is refused, or a server that is too old.
+        """
+        place = parse(url)
+        route = route_to(place)
+        await _check(route)
+        # Channels do not belong to a database, keys do.
+        channels = [f"{place.namespace}:{place.db}:hints:{n}".encode() for n in range(route.channels)]
+        return cls(route, Steps(place.namespace, lifetime), channels)
+
+    async def publish(self, ref: Ref, epoch: int, pieces: Sequence[Piece]) -> None:
+        """See port `Hot`."""
+        if await self._run(ref, *self._steps.publish(epoch, pieces)) == REFUSED:
+            raise LeaseLost(f"session {ref.id} has a newer epoch than {epoch}")
+
+    async def fence(self, ref: Ref, epoch: int) -> OpenStep | None:
+        """See port `Hot`."""
+        shown = await self._run(ref, self._steps.fence(epoch))
+        if shown == REFUSED:
+            raise LeaseLost(f"session {ref.id} has a newer epoch than {epoch}")
+        return self._steps.shown(shown)
+
+    async def read(self, ref: Ref, *, base: int = 0, after: int = 0) -> OpenStep | None:
+        """See port `Hot`."""
+        shown = await self._run(ref, self._steps.read(base, after))
+        return self._steps.shown(shown, base=base, after=after)
+
+    async def clear(self, ref: Ref, epoch: int) -> None:
+        """See port `Hot`. A stale epoch's clear does nothing: the step is somebody else's by now."""
+        await self._run(ref, self._steps.clear(epoch))
+
+    async def tell(self, hints: Sequence[Hint]) -> None:
+        """See port `Hot`. What is said at once travels together, in one message a channel."""
+        together: dict[bytes, list[Hint]] = {}
+        for hint in hints:
+            together.setdefault(self._channel(hint), []).append(hint)
+        messages = (
+            self._route.ask(channel, self._route.publish, channel, self._encode(said[first : first + HINTS_TOGETHER]))
+            for channel, said in together.items()
+            for first in range(0, len(said), HINTS_TOGETHER)
+        )
+        for reply in await _in_time(asyncio.gather(*messages)):
+            _accepted(reply)
+
+    @asynccontextmanager
+    async def listen(self, heard: Callable[[Hint], None]) -> AsyncIterator[None]:
+        """See port `Hot`. What is said once it has been entered is heard, if the servers answer."""
+
+        def understood(message: bytes) -> None:
+            with suppress(msgspec.MsgspecError):
+                for hint in self._decode(message):
+                    heard(hint)
+
+        ears = [Ear(self._route, channel, understood) for channel in self._channels]
+        listening = [asyncio.create_task(ear.run()) for ear in ears]
+        try:
+            with suppress(TimeoutError):
+                async with asyncio.timeout(ANSWER_SECONDS):
+                    await asyncio.gather(*(ear.open.wait() for ear in ears))
+            yield
+        finally:
+            for task in listening:
+                task.cancel()
+            await asyncio.wait(listening)
+
+    async def close(self) -> None:
+        """Let go of the connections."""
+        await self._route.close()
+
+    def _channel(self, hint: Hint) -> bytes:
+        if len(self._channels) == 1:
+            return self._channels[0]
+        return self._channels[key_slot(hint.session.encode()) % len(self._channels)]
+
+    async def _run(self, ref: Ref, *asked: Asked) -> Any:
+        """The reply to the last of these scripts, or to the first that was refused."""
+        return await _in_time(self._run_each(self._steps.key(ref), asked))
+
+    async def _run_each(self, key: bytes, asked: Sequence[Asked]) -> Any:
+        reply: Any = None
+        for script, arguments in asked:
+            reply = await self._route.ask(key, "EVALSHA", script.sha, 1, key, *arguments)
+            if isinstance(reply, NoScriptError):
+                reply = await self._route.ask(key, "EVAL", script.text, 1, key, *arguments)
+            if _accepted(reply) == REFUSED:
+                break
+        return reply
+
+
+async def _in_time(asking: Awaitable[R]) -> R:
+    try:
+        async with asyncio.timeout(ANSWER_SECONDS):
+            return await asking
+    except TimeoutError:
+        raise Unavailable("the hot tier did not answer in time") from None
+
+
+def _accepted(reply: Any) -> Any:
+    """The reply, if it is no error."""
+    if isinstance(reply, ResponseError):
+        raise Unavailable(f"the hot tier refuses: {reply}", outcome="not_applied")
+    return reply
+
+
+async def _check(route: Route) -> None:
+    """Ask whoever is there who they are; if nobody is there, that may be so."""
+    try:
+        async with asyncio.timeout(ANSWER_SECONDS):
+            connection = await route.dial(b"")
+            try:
+                await connection.send_command("INFO", "server")
+                told: bytes = await connection.read_response()
+            finally:
+                await connection.disconnect(nowait=True)
+    except (AuthenticationError, AuthorizationError) as error:
+        raise ConfigError("the hot tier refuses the user or the password") from error
+    except (RedisError, OSError, TimeoutError, Unavailable):
+        return
+    version = _VERSION.search(told)
+    if version is not None and int(version[1]) < OLDEST:
+        raise ConfigError(f"the hot tier is Redis {version[1].decode()}; it has to be {OLDEST} or newer")

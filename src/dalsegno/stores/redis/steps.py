@@ -1,0 +1,69 @@
+"""Open steps in the words of the scripts: what they are called with and what they reply. Nothing here waits."""
+
+from collections.abc import Iterator, Sequence
+from datetime import timedelta
+from typing import Any
+
+import msgspec
+
+from dalsegno.core.stream import Piece
+from dalsegno.ports import OpenStep, Ref
+from dalsegno.stores.redis.line import Word
+from dalsegno.stores.redis.scripts import Script, scripts
+
+STEP_BYTES_MAX = 8 * 1024 * 1024
+PIECES_AT_ONCE = 500
+"""A script's stack is bounded."""
+
+_Shown = tuple[int, int, list[bytes]]
+"""Epoch, base and pieces."""
+Asked = tuple[Script, tuple[Word, ...]]
+"""A script and its arguments."""
+
+
+class Steps:
+    """Asks for open steps and understands the answers."""
+
+    def __init__(self, namespace: str, lifetime: timedelta) -> None:
+        self._namespace = namespace
+        self._ttl = max(1, round(lifetime.total_seconds() * 1000))
+        self._scripts = scripts("redis_hot")
+        self._encode = msgspec.msgpack.Encoder().encode
+        self._decode = msgspec.msgpack.Decoder(Piece).decode
+
+    def key(self, ref: Ref) -> bytes:
+        """Where the session's open step is. The braces keep all that a session has in one slot of a cluster."""
+        return f"{self._namespace}:{{{ref.tenant}/{ref.id}}}:step".encode()
+
+    def publish(self, epoch: int, pieces: Sequence[Piece]) -> Iterator[Asked]:
+        """Keep what continues the step; in several calls if there is much."""
+        for first in range(0, len(pieces) or 1, PIECES_AT_ONCE):
+            words: list[Word] = [epoch, self._ttl, STEP_BYTES_MAX]
+            for piece in pieces[first : first + PIECES_AT_ONCE]:
+                words += (piece.base, piece.at, piece.end, self._encode(piece))
+            yield self._scripts["publish"], tuple(words)
+
+    def fence(self, epoch: int) -> Asked:
+        """Raise the fence and show what is there."""
+        return self._scripts["fence"], (epoch, self._ttl)
+
+    def read(self, base: int, after: int) -> Asked:
+        """The open step; of the one with that `base` what ends after `after`."""
+        return self._scripts["read"], (base, after)
+
+    def clear(self, epoch: int) -> Asked:
+        """Forget the pieces; the fence stays."""
+        return self._scripts["clear"], (epoch, self._ttl)
+
+    def shown(self, reply: Any, *, base: int = 0, after: int = 0) -> OpenStep | None:
+        """What a script has shown."""
+        if reply is None:
+            return None
+        try:
+            epoch, found, bodies = msgspec.convert(reply, _Shown)
+            known = after if found == base else 0
+            pieces = tuple(piece for piece in map(self._decode, bodies) if piece.end > known)
+        except msgspec.MsgspecError:
+            # Another version's pieces, or damaged ones: as good as lost.
+            return None
+        return OpenStep(found, epoch, pieces)

@@ -1,0 +1,1 @@
+DELETE FROM dalsegno_replica WHERE incarnation = %(incarnation)s

@@ -1,0 +1,1 @@
+SELECT tenant, id::text FROM dalsegno_session WHERE owner = %(owner)s

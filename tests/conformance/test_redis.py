@@ -1,0 +1,82 @@
+"""The hot tier on Redis and Valkey keeps the promises of port `Hot`: on every version here, a cluster and sentinels."""
+
+import asyncio
+import secrets
+from collections.abc import AsyncIterator, Iterator
+from datetime import timedelta
+
+import pytest
+
+from dalsegno.ports import Hot
+from dalsegno.stores.redis import RedisHot
+from dalsegno.testing.conformance import HotCases
+from dalsegno.testing.servers import redis as servers
+
+VERSIONS = servers.found()
+WANTED = ("valkey-9.1", "valkey-8.1", "redis-7.0")
+
+
+class RedisHotWorld:
+    """A `HotWorld` in a namespace of its own."""
+
+    lifetime = timedelta(seconds=1)
+
+    def __init__(self, url: str) -> None:
+        self._url = f"{url}?namespace={secrets.token_hex(4)}"
+        self._opened: list[RedisHot] = []
+
+    async def open(self) -> Hot:
+        hot = await RedisHot.open(self._url, lifetime=self.lifetime)
+        self._opened.append(hot)
+        return hot
+
+    async def close(self) -> None:
+        for hot in self._opened:
+            await hot.close()
+
+    async def pass_time(self, duration: timedelta) -> None:
+        await asyncio.sleep(duration.total_seconds())
+
+
+@pytest.fixture(scope="module", params=sorted({*WANTED, *VERSIONS}))
+def one(request: pytest.FixtureRequest) -> Iterator[str]:
+    if request.param not in VERSIONS:
+        pytest.skip(f"there is no {request.param} here: put redis-server on PATH")
+    with servers.running(VERSIONS[request.param]) as server:
+        yield server.url
+
+
+@pytest.fixture(scope="module")
+def cluster() -> Iterator[str]:
+    with servers.cluster() as formed:
+        yield formed.url
+
+
+@pytest.fixture(scope="module")
+def sentinels() -> Iterator[str]:
+    with servers.sentinels() as watched:
+        yield watched.url
+
+
+class TestOneServer(HotCases):
+    @pytest.fixture
+    async def world(self, one: str) -> AsyncIterator[RedisHotWorld]:
+        world = RedisHotWorld(one)
+        yield world
+        await world.close()
+
+
+class TestCluster(HotCases):
+    @pytest.fixture
+    async def world(self, cluster: str) -> AsyncIterator[RedisHotWorld]:
+        world = RedisHotWorld(cluster)
+        yield world
+        await world.close()
+
+
+class TestSentinels(HotCases):
+    @pytest.fixture
+    async def world(self, sentinels: str) -> AsyncIterator[RedisHotWorld]:
+        world = RedisHotWorld(sentinels)
+        yield world
+        await world.close()

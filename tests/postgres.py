@@ -1,0 +1,37 @@
+"""PostgreSQL for tests: a private server, a fresh database a test.
+
+Which: the one that POSTGRES_PROGRAM names, or that is on PATH, else the newest out of a wheel. With
+POSTGRES_VERSIONS=all every version that is found; with POSTGRES_VERSIONS=15,18 those.
+"""
+
+import os
+from collections.abc import Iterator
+
+import pytest
+
+from dalsegno.testing.servers import postgres
+from dalsegno.testing.servers.postgres import Postgres
+
+NAMED = os.environ.get("POSTGRES_PROGRAM")
+WANTED = os.environ.get("POSTGRES_VERSIONS", "preferred")
+
+
+def _versions() -> list[str]:
+    return [str(version) for version in sorted(postgres.found(NAMED))] if WANTED == "all" else WANTED.split(",")
+
+
+@pytest.fixture(scope="session", params=_versions(), ids=lambda version: f"postgres-{version}")
+def server(request: pytest.FixtureRequest) -> Iterator[Postgres]:
+    """A server of each version that is wanted. Looked for when a test asks: none at all is an error, and no skip."""
+    wanted: str = request.param
+    program = postgres.preferred(NAMED) if wanted == "preferred" else postgres.found(NAMED)[int(wanted)]
+    with postgres.running(program) as server:
+        yield server
+
+
+@pytest.fixture
+def database(server: Postgres) -> Iterator[str]:
+    """The URL of an empty database."""
+    url = server.database()
+    yield url
+    server.drop(url)
