@@ -3,10 +3,18 @@
 import argparse
 import sys
 
-from bench import disk, opening, start, streams, takeover, turns
+from bench import disk, opening, postgres, start, streams, takeover, turns
 from bench.report import Figure, save, show
 
-PARTS = {"turns": turns, "disk": disk, "open": opening, "streams": streams, "takeover": takeover, "start": start}
+PARTS = {
+    "turns": turns,
+    "disk": disk,
+    "postgres": postgres,
+    "open": opening,
+    "streams": streams,
+    "takeover": takeover,
+    "start": start,
+}
 
 
 def main() -> int:

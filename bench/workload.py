@@ -103,11 +103,11 @@ class Bench:
 
 
 @asynccontextmanager
-async def bench(directory: Path, *, name: str = "r1"):
-    """A replica on SQLite in a directory, as `dalsegno serve` without options has it."""
-    url = f"sqlite:////{directory}/bench.db"
-    warm = await open_warm(url)
-    hot = await open_hot(url)
+async def bench(directory: Path, *, name: str = "r1", warm_url: str = "", hot_url: str = ""):
+    """A replica on SQLite in a directory, as `dalsegno serve` without options has it; or on other tiers."""
+    warm_url = warm_url or f"sqlite:////{directory}/bench.db"
+    warm = await open_warm(warm_url)
+    hot = await open_hot(hot_url or warm_url)
     blobs = await open_cold(f"file:///{directory}/cold")
     ids = RandomIds()
     replica = Replica(
