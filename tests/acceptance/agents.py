@@ -20,10 +20,17 @@ from dalsegno import Call, Tool, ToolCall, Turn, tool
 from dalsegno.core.context import Context
 from dalsegno.core.json import canonical
 from dalsegno.core.part import Part
-from tests.acceptance import ledger, stack
+from tests.acceptance import ledger
 
 ALPHABET = 'aé€😀\n\u2028"\\'
 TOOL_SECONDS = 0.01
+LARGE_TIMES = 10_000
+PARAMSTYLE = "ACCEPTANCE_PARAMSTYLE"
+"""The variable that says how the log's database wants parameters to be written (PEP 249)."""
+BOOKING = {
+    "qmark": "INSERT INTO bookings (label, key) VALUES (?, ?)",
+    "format": "INSERT INTO bookings (label, key) VALUES (%s, %s)",
+}
 
 
 async def _act(kind: str, label: str, call: Call) -> str:
@@ -56,8 +63,7 @@ async def read(label: str, call: Call) -> str:
 async def transactional(label: str, call: Call) -> str:
     """A row in the database of the log."""
     assert call.transaction is not None
-    mark = os.environ.get(stack.MARK, "?")
-    await call.transaction.execute(f"INSERT INTO bookings (label, key) VALUES ({mark}, {mark})", (label, call.key))
+    await call.transaction.execute(BOOKING[os.environ.get(PARAMSTYLE, "qmark")], (label, call.key))
     await asyncio.sleep(TOOL_SECONDS)
     return f"transactional {label} done"
 
@@ -73,6 +79,12 @@ async def halt(label: str, call: Call) -> str:
 
 
 @tool("read")
+async def large(label: str, call: Call) -> str:
+    """What is too much for the log: it goes to the cold tier."""
+    return f"{label} " * LARGE_TIMES
+
+
+@tool("read")
 async def poison(label: str, call: Call) -> str:
     """Whoever runs this dies."""
     ledger.write("poison", session=call.session, turn=call.turn, label=label, key=call.key)
@@ -85,7 +97,7 @@ async def spill(label: str, call: Call) -> str:
     raise RuntimeError(f"{label} failed")
 
 
-TOOLS: tuple[Tool, ...] = (keyed, once, read, transactional, halt, poison, spill)
+TOOLS: tuple[Tool, ...] = (keyed, once, read, transactional, halt, large, poison, spill)
 
 
 async def agent(turn: Turn) -> None:

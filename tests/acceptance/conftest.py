@@ -56,7 +56,11 @@ def serving(
 
     def make(*, replicas: int = 3, options: Sequence[str] = (), target: str = TARGET, **variables: str) -> Fleet:
         fleet = Fleet(
-            target, folder=tmp_path, replicas=replicas, options=(*tiers, *options), environment={**environment, **variables}
+            target,
+            folder=tmp_path,
+            replicas=replicas,
+            options=(*tiers, *options),
+            environment={**environment, **variables},
         )
         made.append(fleet)
         return fleet

@@ -3,17 +3,32 @@
 import asyncio
 import json
 import random
+from collections import Counter
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import aclosing, asynccontextmanager
 from datetime import timedelta
 from typing import Any
 
-from dalsegno.client import TERMINAL, Client, Retry, Transcript
+from dalsegno.client import TERMINAL, ApiError, Client, ClientError, Retry, Transcript
 from dalsegno.testing.fleet import Fleet
-from tests.acceptance.verdict import Said, Seen
+from tests.acceptance.verdict import Said, Seen, World, ends, judge, log_of
 
 STUBBORN = Retry(rounds=200, base=timedelta(milliseconds=20), longest=timedelta(milliseconds=300))
+PATIENT = Retry(rounds=200, base=timedelta(milliseconds=20), longest=timedelta(seconds=1))
+"""Comes back after the second that a 503 asks for."""
 KINDS = ("keyed", "once", "transactional", "read")
+
+
+class Candid(Client):
+    """A client that remembers what went wrong before it tried again."""
+
+    def __init__(self, urls: Sequence[str], *, retry: Retry) -> None:
+        super().__init__(urls, retry=retry)
+        self.troubles: list[ClientError] = []
+
+    async def _leave(self, replica: int, failures: int, error: ClientError) -> None:
+        self.troubles.append(error)
+        await super()._leave(replica, failures, error)
 
 
 class Talker:
@@ -21,12 +36,12 @@ class Talker:
     things at once, or the same thing twice.
     """
 
-    def __init__(self, name: str, urls: Sequence[str], *, seed: int) -> None:
+    def __init__(self, name: str, urls: Sequence[str], *, seed: int, retry: Retry = STUBBORN) -> None:
         self.name = name
         self.chance = random.Random(seed)
         shift = seed % len(urls)
-        self.client = Client([*urls[shift:], *urls[:shift]], retry=STUBBORN)
-        self.listener = Client([*urls[shift:], *urls[:shift]], retry=STUBBORN)
+        self.client = Candid([*urls[shift:], *urls[:shift]], retry=retry)
+        self.listener = Candid([*urls[shift:], *urls[:shift]], retry=retry)
         self.seen: Seen | None = None
         self._ended: dict[str, asyncio.Event] = {}
         self._count = 0
@@ -77,9 +92,12 @@ class Talker:
 class Crowd:
     """Talkers, each in a session of its own."""
 
-    def __init__(self, fleet: Fleet, *, size: int, seed: int, **script: Any) -> None:
-        self.talkers = [Talker(f"s{number}", fleet.urls, seed=seed * 1000 + number) for number in range(size)]
+    def __init__(self, fleet: Fleet, *, size: int, seed: int, retry: Retry = STUBBORN, **script: Any) -> None:
+        self.talkers = [
+            Talker(f"s{number}", fleet.urls, seed=seed * 1000 + number, retry=retry) for number in range(size)
+        ]
         self.talking = True
+        self._urls = fleet.urls
         self._script = script
 
     @property
@@ -91,6 +109,22 @@ class Crowd:
     def ended(self) -> int:
         """How many turns somebody has heard the end of."""
         return sum(event.type in TERMINAL for seen in self.seen for event in seen.events)
+
+    @property
+    def refusals(self) -> Counter[tuple[int, str, str]]:
+        """What they were refused before they tried again, by status, code and outcome."""
+        troubles = [error for talker in self.talkers for error in (*talker.client.troubles, *talker.listener.troubles)]
+        return Counter((error.status, error.code, error.outcome) for error in troubles if isinstance(error, ApiError))
+
+    async def judged(self, world: World) -> tuple[list[str], list[dict[str, Any]]]:
+        """What is wrong with their sessions now, and the ends of all turns."""
+        violations, ended = list[str](), list[dict[str, Any]]()
+        async with Client(self._urls) as client:
+            for seen in self.seen:
+                log = await log_of(client.session(seen.session.id))
+                violations += judge(seen, log, world)
+                ended += ends(log).values()
+        return violations, ended
 
     @asynccontextmanager
     async def at_work(self, *, within: float) -> AsyncIterator[None]:

@@ -1,5 +1,7 @@
-"""The stack that users run, private to one test module: PostgreSQL, Redis or Valkey, and S3, which is an *emulator* here
-(moto). Its servers are real processes: they may be killed, paused and filled while a fleet runs on them.
+"""The stack that users run, private to one test module: PostgreSQL, Redis or Valkey, and S3, which is an *emulator*
+here (moto). Its servers are real processes: they may be killed, paused and filled while a fleet runs on them.
+
+Which: the programs that POSTGRES_PROGRAM and REDIS_PROGRAM name, or that are on PATH, else those out of wheels.
 """
 
 import os
@@ -15,9 +17,7 @@ from dalsegno.testing.servers import postgres, redis
 from dalsegno.testing.servers.objects import BUCKET, Objects, objects
 from dalsegno.testing.servers.postgres import Postgres
 from dalsegno.testing.servers.redis import Redis
-
-MARK = "ACCEPTANCE_MARK"
-"""The variable that says how a parameter is written in a tool's statement."""
+from tests.acceptance import agents
 
 
 @dataclass(frozen=True)
@@ -32,7 +32,7 @@ class Stack:
     @property
     def environment(self) -> Mapping[str, str]:
         """What replicas on it need to know beyond the URLs."""
-        return {**self.objects.environment, MARK: "%s"}
+        return {**self.objects.environment, agents.PARAMSTYLE: "format"}
 
     def database(self) -> str:
         """The URL of a new database, with a table of the tools' own in it."""

@@ -2,18 +2,18 @@
 
 import asyncio
 import random
+import time
 from pathlib import Path
-from typing import Any
+from typing import NamedTuple
 
 import pytest
 
-from dalsegno.client import Client
 from dalsegno.testing.fleet import Fleet, Served
 from tests.acceptance.conftest import Serving
 from tests.acceptance.crowd import Crowd
 from tests.acceptance.ledger import Ledger
 from tests.acceptance.sizes import publish, seconds, size
-from tests.acceptance.verdict import World, ends, judge, log_of, world_of
+from tests.acceptance.verdict import World, world_of
 from tests.support import wait_until
 
 pytestmark = [pytest.mark.xdist_group("processes"), pytest.mark.timeout(seconds(240))]
@@ -23,6 +23,14 @@ SEED = 20260
 EVERY_SECONDS = (0.2, 0.7)
 
 
+class Blow(NamedTuple):
+    """One `kill -9`: which process, when by the clock that the ledger uses, and how many others served."""
+
+    pid: int
+    at: float
+    others: int
+
+
 async def test_random_kills_lose_double_and_block_nothing(serving: Serving, ledger: Ledger, database: Path):
     """P1, P2, P5, P7, P8: "An acknowledged message is in its session's log and stays there …, through the crash of any
     number of replicas"; "for one (tenant, session, idempotency key) at most one message is appended"; "every accepted
@@ -30,24 +38,24 @@ async def test_random_kills_lose_double_and_block_nothing(serving: Serving, ledg
     `once`: at most once"; "reconnecting anywhere with the last cursor yields every later durable event once and in
     order, and the text of every item completely".
     """
-    kills, chance = size(100, 1000), random.Random(SEED)
     async with serving() as fleet:
-        crowd = Crowd(fleet, size=SESSIONS, seed=SEED)
-        async with crowd.at_work(within=60):
-            await wait_until(lambda: crowd.ended >= SESSIONS, description="everybody has heard an answer", timeout=30)
-            before = crowd.ended
-            await kill_at_random(fleet, kills, chance)
-            killed = crowd.ended
-            await wait_until(
-                lambda: crowd.ended >= killed + SESSIONS, description="work goes on after the last kill", timeout=30
-            )
-        world = world_of(ledger, database)
-        async with Client(fleet.urls) as client:
-            violations, ended = list[str](), list[Any]()
-            for seen in crowd.seen:
-                log = await log_of(client.session(seen.session.id))
-                violations += judge(seen, log, world)
-                ended += ends(log).values()
+        await survive_kills(fleet, size(100, 1000), ledger, database)
+
+
+async def survive_kills(fleet: Fleet, kills: int, ledger: Ledger, database: Path | str) -> list[Blow]:
+    """Everybody talks while replicas are killed, and goes on after it; then everything is judged. The kills."""
+    chance = random.Random(SEED)
+    crowd = Crowd(fleet, size=SESSIONS, seed=SEED)
+    async with crowd.at_work(within=60):
+        await wait_until(lambda: crowd.ended >= SESSIONS, description="everybody has heard an answer", timeout=30)
+        before = crowd.ended
+        blows = await kill_at_random(fleet, kills, chance)
+        killed = crowd.ended
+        await wait_until(
+            lambda: crowd.ended >= killed + SESSIONS, description="work goes on after the last kill", timeout=30
+        )
+    world = world_of(ledger, database)
+    violations, ended = await crowd.judged(world)
     poisoned = [end for end in ended if end["type"] == "turn.failed"]
     resumed = sum(seen.resumed for seen in crowd.seen)
     orphans = {line["turn"] for line in ledger.lines("model") if line["attempt"] > 1}
@@ -61,10 +69,12 @@ async def test_random_kills_lose_double_and_block_nothing(serving: Serving, ledg
     assert sum(replica.starts for replica in fleet) >= kills + 3
     assert len(orphans) >= kills // 4 and resumed >= kills and killed > before
     assert _something_was_done(world)
+    return blows
 
 
-async def kill_at_random(fleet: Fleet, kills: int, chance: random.Random) -> None:
+async def kill_at_random(fleet: Fleet, kills: int, chance: random.Random) -> list[Blow]:
     """Kill a serving replica now and then, and start it again at once. One kill in ten does not care who is left."""
+    blows: list[Blow] = []
 
     def victims() -> list[Served]:
         serving = [replica for replica in fleet if replica.serving]
@@ -74,8 +84,11 @@ async def kill_at_random(fleet: Fleet, kills: int, chance: random.Random) -> Non
         for _ in range(kills):
             await asyncio.sleep(chance.uniform(*EVERY_SECONDS))  # the pace of the violence, and no wait for anything
             victim = chance.choice(await wait_until(victims, description="two replicas serve", timeout=30))
+            others = sum(replica.serving for replica in fleet) - 1
+            blows.append(Blow(victim.pid, time.monotonic(), others))
             await victim.kill()
             restarts.create_task(victim.start())
+    return blows
 
 
 def _something_was_done(world: World) -> bool:

@@ -1,6 +1,7 @@
 """Real input: a morning at a shop. 114 customers at once, three replicas, and one of them is killed every second.
 
-A retail support agent is served by `dalsegno serve`, three processes over one SQLite file. Its model is scripted: it
+A retail support agent is served by `dalsegno serve`, three processes over one SQLite file, and then again over
+PostgreSQL, Redis and S3. Its model is scripted: it
 plays the 114 tasks of the retail domain of tau2-bench (`../shared/data/retail`), 550 tool calls, by looking at nothing
 but the context. The tools talk to the shop, a process of its own that is never killed. A write goes there with the
 call's key, and only after the customer has said yes to it, in a turn of its own: 114 + 176 turns. All customers come at
@@ -42,8 +43,9 @@ from dalsegno.core.event import Event
 from dalsegno.core.ids import turn_id
 from dalsegno.core.json import canonical
 from dalsegno.wire.transfer import Import
+from tests.acceptance import stack as stacks
 from tests.acceptance.retail.direct import Answer, apply_directly, first_difference
-from tests.acceptance.retail.play import Morning, Visit, play
+from tests.acceptance.retail.play import Morning, Tiers, Visit, play
 from tests.acceptance.retail.rules import WRITES
 from tests.acceptance.retail.script import check, task_of
 from tests.acceptance.retail.tasks import data_folder, missing, tasks_of
@@ -139,8 +141,19 @@ class Case:
                 yield run, began
 
 
+@pytest.fixture(scope="module", params=["embedded", "stack"])
+def tiers(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Tiers]:
+    """The shop's agent is served once on the embedded tiers, and once on PostgreSQL, Redis and S3 (an emulator)."""
+    folder = tmp_path_factory.mktemp(request.param)
+    if request.param == "embedded":
+        yield Tiers(("--warm", f"sqlite:///{folder / 'warm.db'}"))
+    else:
+        with stacks.running(folder) as stack:
+            yield Tiers(stack.options(stack.database()), stack.environment)
+
+
 @pytest.fixture(scope="module")
-def case(tmp_path_factory: pytest.TempPathFactory) -> Case:
+def case(tiers: Tiers, tmp_path_factory: pytest.TempPathFactory) -> Case:
     folder = data_folder()
     if folder is None:
         pytest.skip(missing())
@@ -148,7 +161,7 @@ def case(tmp_path_factory: pytest.TempPathFactory) -> Case:
     inventory, answers = apply_directly(tasks, folder)
     backwards, same = apply_directly(reversed(tasks), folder)
     assert (backwards, same) == (inventory, answers), "the tasks of a branch depend on their order"
-    morning = asyncio.run(play(tasks, folder, tmp_path_factory.mktemp("retail"), seed=SEED))
+    morning = asyncio.run(play(tasks, folder, tmp_path_factory.mktemp("retail"), tiers=tiers, seed=SEED))
     return Case(morning, {visit.session: record_of(visit) for visit in morning.visits}, inventory, answers)
 
 

@@ -9,6 +9,7 @@ from datetime import timedelta
 import pytest
 
 from dalsegno.client import TERMINAL, Client, Retry, Transcript
+from dalsegno.testing.fleet import Fleet
 from dalsegno.testing.proxy import Cut, FaultProxy
 from tests.acceptance.conftest import Serving
 from tests.acceptance.crowd import STUBBORN
@@ -26,7 +27,13 @@ async def test_a_stream_cut_at_any_byte_goes_on_elsewhere(serving: Serving):
     """P8: "Reconnecting anywhere with the last cursor yields every later durable event once and in order, and the text
     of every item completely, without gap or repetition, also after the turn has ended".
     """
-    cuts, chance = size(200, 5000), random.Random(SEED)
+    async with serving() as fleet:
+        await survive_cuts(fleet, size(200, 5000))
+
+
+async def survive_cuts(fleet: Fleet, cuts: int) -> None:
+    """Readers behind a proxy that cuts them, and deals each new connection to the next replica."""
+    chance = random.Random(SEED)
     readers = cuts // CUTS_A_STREAM
     plans = [
         [Cut(after=chance.randint(0, 4000), how=chance.choice(("reset", "finish"))) for _ in range(CUTS_A_STREAM)]
@@ -34,7 +41,7 @@ async def test_a_stream_cut_at_any_byte_goes_on_elsewhere(serving: Serving):
     ]
     limit, served, violations = asyncio.Semaphore(8), set[tuple[str, int]](), list[str]()
 
-    async with serving() as fleet, Client(fleet.urls, retry=STUBBORN) as speaker:
+    async with Client(fleet.urls, retry=STUBBORN) as speaker:
         made = 0
 
         async def follow(number: int) -> None:
@@ -58,6 +65,8 @@ async def test_a_stream_cut_at_any_byte_goes_on_elsewhere(serving: Serving):
                     seen.texts = transcript.texts
                     log = await log_of(session)
                     violations.extend(f"{session.id}: {found}" for found in _streamed(seen, log))
+                    # a connection that was to be cut further on than it went leaves a cut over
+                    proxy.plan(Cut(after=chance.randint(0, 1000), how="reset"))
                 made += proxy.counts.cut
                 served.update(proxy.counts.served)
 

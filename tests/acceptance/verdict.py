@@ -205,6 +205,8 @@ def _acted(said: Said, log: Log, world: World) -> Iterator[str]:
         told = f"{kind} {label} done" in outputs
         if count > 1 and kind != "read":
             yield f"effect doubled: {kind} {label} happened {count} times"
+        if completed and kind == "transactional" and not told and count:
+            yield f"effect not on record: {kind} {label} happened"
         if told and count == 0:
             yield f"effect lost: {kind} {label} is on record and never happened"
         if completed and kind in ("keyed", "transactional", "read") and not told:

@@ -1,4 +1,4 @@
-"""The PostgreSQL store keeps the promises of the ports `Log`, `Fleet` and `Transactions`, on a real server.
+"""The PostgreSQL stores keep the promises of the ports `Log`, `Fleet`, `Transactions` and `Hot`, on a real server.
 
 Behind the store's back is a connection of our own; a death is a connection that the server sees end.
 """
@@ -13,18 +13,21 @@ import psycopg
 import pytest
 from hypothesis import settings
 
-from dalsegno.ports import Ref, Transaction, Warm
-from dalsegno.stores.postgres import PostgresLog
+from dalsegno.ports import Hint, Ref, Transaction, Warm
+from dalsegno.stores.postgres import PostgresHot, PostgresLog
 from dalsegno.stores.postgres.fleet import Beat
 from dalsegno.testing.conformance import (
     ClaimCases,
     ErasureCases,
     FleetCases,
+    HotCases,
     LogCases,
     StorageCases,
     TransactionCases,
     log_machine,
 )
+from dalsegno.testing.conformance.acts import session
+from dalsegno.testing.conformance.worlds import HotWorld
 from dalsegno.testing.servers.postgres import Postgres
 from tests.support import wait_until
 
@@ -202,6 +205,52 @@ class TestPooledClaims(Pooled, ClaimCases):
 
 class TestPooledTransactions(Pooled, TransactionCases):
     pass
+
+
+class PostgresHotWorld:
+    """A `HotWorld` in a database of its own."""
+
+    lifetime = timedelta(seconds=1)
+
+    def __init__(self, url: str) -> None:
+        self._url = url
+        self._opened: list[PostgresHot] = []
+
+    async def open(self) -> PostgresHot:
+        hot = await PostgresHot.open(self._url, lifetime=self.lifetime)
+        self._opened.append(hot)
+        return hot
+
+    async def close(self) -> None:
+        for hot in self._opened:
+            await hot.close()
+
+    async def pass_time(self, duration: timedelta) -> None:
+        await asyncio.sleep(duration.total_seconds())
+
+
+class TestHot(HotCases):
+    @pytest.fixture
+    async def world(self, database: str) -> AsyncIterator[PostgresHotWorld]:
+        world = PostgresHotWorld(database)
+        yield world
+        await world.close()
+
+
+class TestPooledHot(HotCases):
+    @pytest.fixture
+    async def world(self, database: str) -> AsyncIterator[PostgresHotWorld]:
+        world = PostgresHotWorld(f"{database}?pooler=transaction")
+        yield world
+        await world.close()
+
+    async def test_hints_reach_every_listener(self, world: HotWorld) -> None:
+        """Behind a pooler they do not: hints may be lost. Nothing fails; polls are behind them."""
+        hot = await world.open()
+        heard: list[Hint] = []
+        async with hot.listen(heard.append):
+            await hot.tell([Hint("acme", session().id)])
+        assert heard == []
 
 
 def test_like_the_model(server: Postgres) -> None:

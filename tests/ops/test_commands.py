@@ -7,12 +7,15 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import click
+import psycopg
 import pytest
 
 from dalsegno.ops.cli import main
 from dalsegno.ops.config import Config, settings
 from dalsegno.ops.version import VERSION
 from dalsegno.testing.servers.objects import BUCKET, objects
+from dalsegno.testing.servers.postgres import Postgres
+from dalsegno.testing.servers.process import free_port
 from tests.ops.processes import SOURCE, environment, run
 
 ROOT = Path(__file__).resolve().parent.parent.parent
@@ -134,6 +137,28 @@ async def test_migrate_may_be_run_at_any_time(tmp_path: Path, phase: list[str]):
     for _ in range(2):
         done = await run("migrate", *phase, cwd=tmp_path)
         assert done.code == 0 and "sessions.db" in done.out
+
+
+async def test_migrate_prepares_a_database(tmp_path: Path, database: str):
+    """The second phase has nothing to do yet; the first makes the schema; both together change nothing more."""
+    made: list[bool] = []
+    with psycopg.connect(database, autocommit=True) as raw:
+        for phase in (["--phase", "post"], ["--phase", "pre"], ["--phase", "post"], []):
+            done = await run("migrate", *phase, "--warm", database, cwd=tmp_path)
+            assert done.code == 0 and done.out.count("\n") == 1 and not done.err
+            found = raw.execute("SELECT FROM pg_class WHERE relname = 'dalsegno_session'").fetchall()
+            made.append(bool(found))
+    assert made == [False, True, True, True]
+
+
+@pytest.mark.parametrize("phase", ["pre", "post"])
+async def test_migrate_says_in_a_line_what_it_cannot_reach(tmp_path: Path, server: Postgres, phase: str):
+    """Nobody there, or no such database; without the password."""
+    for there, told in ((f"127.0.0.1:{free_port()}/x", "cannot be reached"), (f"127.0.0.1:{server.port}/x", "exist")):
+        url = f"postgresql://postgres:open-sesame@{there}"
+        done = await run("migrate", "--phase", phase, "--warm", url, cwd=tmp_path)
+        assert done.code == 1 and told in done.err and done.err.count("\n") == 1
+        assert "open-sesame" not in done.out + done.err
 
 
 def test_the_version_is_the_package_s():

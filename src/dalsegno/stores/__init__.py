@@ -3,14 +3,21 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Protocol, runtime_checkable
+from typing import Literal, Protocol, runtime_checkable
 from urllib.parse import unquote
 
 from dalsegno.errors import ConfigError
 from dalsegno.ports import Blobs, Hot, Warm
 
 WARM = ("memory:", "sqlite:///path.db", "postgresql://user@host/name")
-HOT = ("memory:", "sqlite:///path.db", "redis://host/0", "redis+cluster://host,host", "redis+sentinel://host/service")
+HOT = (
+    "memory:",
+    "sqlite:///path.db",
+    "postgresql://user@host/name",
+    "redis://host/0",
+    "redis+cluster://host,host",
+    "redis+sentinel://host/service",
+)
 REDIS = ("redis", "rediss", "redis+cluster", "rediss+cluster", "redis+sentinel", "rediss+sentinel")
 COLD = ("memory:", "file:///folder", "s3://bucket/prefix", "gs://bucket/prefix", "az://account/container/prefix")
 
@@ -57,6 +64,10 @@ async def open_hot(url: str | None) -> Hot:
             from dalsegno.stores.sqlite import SqliteHot
 
             return await SqliteHot.open(sqlite_path(url or ""))
+        case "postgresql" | "postgres":
+            with _driver("PostgreSQL", extra="postgres"):
+                from dalsegno.stores.postgres import PostgresHot
+            return await PostgresHot.open(url or "")
         case scheme if scheme in REDIS:
             with _driver("Redis", extra="redis"):
                 from dalsegno.stores.redis import RedisHot
@@ -82,6 +93,24 @@ async def open_cold(url: str | None) -> Blobs:
             return await ObjectBlobs.open(url or "")
         case scheme:
             raise _unknown("cold", scheme, COLD)
+
+
+async def migrate(url: str, *, phase: Literal["pre", "post"]) -> None:
+    """Apply what the warm tier's schema lacks. `pre` adds, and the release before goes on working; `post` removes what
+    only that one needed, once no replica runs it. Any number of processes may do so at once, and again.
+
+    Raises `ConfigError` or `Unavailable`. Where there is no second phase, `post` does nothing.
+    """
+    match _scheme(url), phase:
+        case (("postgresql" | "postgres"), "post"):
+            with _driver("PostgreSQL", extra="postgres"):
+                from dalsegno.stores.postgres import tidy
+            await tidy(url)
+        case (("memory" | "sqlite"), "post"):
+            pass
+        case _:
+            # Whoever opens it brings it up to date.
+            await close(await open_warm(url))
 
 
 async def close(tier: Warm | Hot | Blobs) -> None:

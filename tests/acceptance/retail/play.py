@@ -10,7 +10,7 @@ import random
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AsyncExitStack, aclosing, contextmanager
 from dataclasses import dataclass, field
 from datetime import timedelta
@@ -72,14 +72,23 @@ class Morning:
     seconds: float
 
 
-async def play(tasks: list[Task], data: Path, folder: Path, *, seed: int) -> Morning:
+@dataclass(frozen=True)
+class Tiers:
+    """Where the fleet keeps what it knows: options of `serve`, and variables."""
+
+    options: tuple[str, ...]
+    environment: Mapping[str, str] = field(default_factory=dict)
+
+
+async def play(tasks: list[Task], data: Path, folder: Path, *, tiers: Tiers, seed: int) -> Morning:
     """Serve all tasks to their end. Raises what a customer could not bear, and `TimeoutError`."""
     journal, witness = folder / "journal.ndjson", folder / "witness"
     witness.mkdir()
     environment = _environment()
     with open_shop(data, journal, environment) as port:
         environment |= {"RETAIL_DATA": str(data), "RETAIL_WITNESS": str(witness), "RETAIL_SHOP": str(port)}
-        options = ("--warm", f"sqlite:///{folder / 'warm.db'}", "--log-level", "warning")
+        environment |= tiers.environment
+        options = (*tiers.options, "--log-level", "warning")
         async with (
             Fleet(AGENT, folder=folder, options=options, environment=environment) as fleet,
             AsyncExitStack() as stack,

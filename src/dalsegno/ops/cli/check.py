@@ -55,12 +55,11 @@ def migrate(phase: str | None, **given: str | None) -> None:
     from dalsegno import stores
     from dalsegno.ops.tiers import places
 
-    async def open_and_close(url: str) -> None:
-        await stores.close(await stores.open_warm(url))
-
     where = places(resolve(Config, given, environment()))
     if phase != "post":
-        asyncio.run(open_and_close(where.warm))
+        asyncio.run(stores.migrate(where.warm, phase="pre"))
         click.echo(f"{redacted(where.warm)}: the schema is up to date")
-    else:
+    if phase != "pre":
+        asyncio.run(stores.migrate(where.warm, phase="post"))
+    if phase == "post":
         click.echo(f"{redacted(where.warm)}: nothing is left to remove")

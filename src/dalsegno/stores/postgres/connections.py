@@ -31,12 +31,15 @@ Cursor: TypeAlias = psycopg.AsyncCursor[tuple[Any, ...]]
 
 class Connections:
     """Lends connections, the last used first. More than `most` at a time wait in line. `reset` is what is executed when
-    one comes back; such a connection prepares nothing.
+    one comes back; such a connection prepares nothing. `seconds` is what connecting and each use may take, each.
     """
 
-    def __init__(self, place: Place, *, most: int = CONNECTIONS_MAX, reset: str = "") -> None:
+    def __init__(
+        self, place: Place, *, most: int = CONNECTIONS_MAX, reset: str = "", seconds: float | None = None
+    ) -> None:
         self._place = place
         self._reset = reset
+        self._seconds = seconds
         self._adapters = adapted()
         self._idle: list[Connection] = []
         self._room = asyncio.Semaphore(most)
@@ -47,7 +50,7 @@ class Connections:
     async def cursor(self, *, lost: Outcome = "not_applied") -> AsyncIterator[Cursor]:
         """A cursor for statements of ours. psycopg's errors become ours; `lost` is what is known when it breaks."""
         connection = await self.take()
-        watch = asyncio.get_running_loop().call_later(ANSWER_SECONDS, cut, connection)
+        watch = asyncio.get_running_loop().call_later(self._seconds or ANSWER_SECONDS, cut, connection)
         try:
             yield connection.cursor(binary=True)
         except psycopg.Error as error:
@@ -76,6 +79,9 @@ class Connections:
         except psycopg.Error as error:
             self._room.release()
             raise unreachable(error) from error
+        except TimeoutError:
+            self._room.release()
+            raise Unavailable("the database cannot be reached in time", outcome="not_applied") from None
         except BaseException:
             self._room.release()
             raise
@@ -116,12 +122,13 @@ class Connections:
 
     async def _connect(self) -> Connection:
         parameters: dict[str, Any] = self._place.connection()
-        return await psycopg.AsyncConnection.connect(
-            **parameters,
-            autocommit=True,
-            prepare_threshold=None if self._place.pooled or self._reset else 0,
-            context=self._adapters,
-        )
+        async with asyncio.timeout(self._seconds):
+            return await psycopg.AsyncConnection.connect(
+                **parameters,
+                autocommit=True,
+                prepare_threshold=None if self._place.pooled or self._reset else 0,
+                context=self._adapters,
+            )
 
 
 def is_quiet(connection: Connection) -> bool:

@@ -53,7 +53,9 @@ def unreachable(error: psycopg.Error) -> Unavailable:
 
 def at_start(error: psycopg.Error) -> DalsegnoError:
     """As `translated`, for whoever opens the store: what only an operator can change is a wrong configuration."""
-    meaning = _WRONG_SET_UP.get((error.sqlstate or "")[:2])
+    if error.sqlstate is None:
+        return unreachable(error)
+    meaning = _WRONG_SET_UP.get(error.sqlstate[:2])
     return ConfigError(f"{meaning}: {error}".strip()) if meaning else translated(error)
 
 

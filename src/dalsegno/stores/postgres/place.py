@@ -29,7 +29,7 @@ CONNECTION: Mapping[str, str] = {
 }
 # Every statement of ours reads rows by index, whatever the statistics say: a plan that was made for an empty table
 # would be kept while it grows.
-SETTINGS: Mapping[str, str] = {
+SETTINGS = {
     "statement_timeout": f"{STATEMENT_SECONDS}s",
     "lock_timeout": f"{LOCK_SECONDS}s",
     "idle_in_transaction_session_timeout": f"{STATEMENT_SECONDS}s",
@@ -49,12 +49,13 @@ class Place:
 
     parameters: Mapping[str, str] = field(repr=False)
     pooled: bool = False
+    settings: Mapping[str, str] = field(default_factory=SETTINGS.copy)
 
     def connection(self) -> dict[str, str]:
         """The parameters of a connection."""
         if self.pooled:
             return dict(self.parameters)
-        settings = " ".join(f"-c {name}={value}" for name, value in SETTINGS.items())
+        settings = " ".join(f"-c {name}={value}" for name, value in self.settings.items())
         given = self.parameters.get("options", "")
         return {**self.parameters, "options": f"{settings} {given}".strip()}
 

@@ -23,7 +23,7 @@ from redis.exceptions import (
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from dalsegno.errors import Unavailable
-from dalsegno.stores.redis.breaker import Breaker
+from dalsegno.stores.breaker import Breaker
 
 ANSWER_SECONDS = 0.2
 DIAL_SECONDS = 0.4

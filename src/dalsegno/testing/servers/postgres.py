@@ -132,6 +132,18 @@ class Postgres:
                 raise RuntimeError("a process of the server outlives kill -9")
             time.sleep(LOOK_SECONDS)
 
+    def pause(self) -> None:
+        """Let none of its processes answer or go (`SIGSTOP`)."""
+        self._process.pause()
+        for pid in _descendants(self.pid):
+            os.kill(pid, signal.SIGSTOP)
+
+    def resume(self) -> None:
+        """Let them go on."""
+        for pid in _descendants(self.pid):
+            os.kill(pid, signal.SIGCONT)
+        self._process.resume()
+
     def restart(self) -> None:
         """Crash, and start again."""
         self.crash()
