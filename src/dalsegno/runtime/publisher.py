@@ -28,6 +28,7 @@ class Publisher:
         self._waiting: list[Piece] = []
         self._scheduled = False
         self._sending: asyncio.Task[None] | None = None
+        self._clearing: asyncio.Task[None] | None = None
         self._sent = False
 
     def push(self, pieces: Sequence[Piece]) -> None:
@@ -39,17 +40,20 @@ class Publisher:
             self._scheduled = True
             asyncio.get_running_loop().call_soon(self._flush)
 
-    async def close(self) -> None:
-        """The step is on record: what is not out yet need not go, what is in the hot tier may go."""
+    def close(self) -> None:
+        """The step is on record: what is not out yet need not go, what the hot tier has may. Nobody waits for that."""
         self._waiting = []
         if self._sent:
             self._sent = False
-            try:
-                await self._hot.clear(self._ref, self._epoch)
-            except Unavailable:
-                return
-            except LeaseLost:
-                self._on_lost()
+            self._clearing = asyncio.get_running_loop().create_task(self._clear())
+
+    async def _clear(self) -> None:
+        try:
+            await self._hot.clear(self._ref, self._epoch)
+        except Unavailable:
+            return
+        except LeaseLost:
+            self._on_lost()
 
     def _flush(self) -> None:
         self._scheduled = False
@@ -57,6 +61,9 @@ class Publisher:
             self._sending = asyncio.get_running_loop().create_task(self._send())
 
     async def _send(self) -> None:
+        if self._clearing is not None:
+            await self._clearing
+            self._clearing = None
         while self._waiting:
             pieces, self._waiting = self._waiting, []
             self._hub.live(self._ref, pieces, epoch=self._epoch)

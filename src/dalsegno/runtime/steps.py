@@ -89,12 +89,12 @@ class Speaker:
     async def abandon(self) -> list[Draft]:
         """Drafts that close what was published and will not be finished."""
         generation, self._open = self._open, None
-        await self._publisher.close()
+        self._publisher.close()
         return [] if generation is None else self._incomplete(generation.abandon())
 
     async def _publish(self, generation: Generation, pieces: tuple[Piece, ...] | Diverged) -> None:
         if isinstance(pieces, Diverged):
-            await self._publisher.close()
+            self._publisher.close()
             self._open = None
             await self._recorder.append(self._incomplete(pieces.items))
             self._open = generation
@@ -122,7 +122,7 @@ class Speaker:
         else:
             self._recorder.defer(drafts)
         if streamed:
-            await self._publisher.close()
+            self._publisher.close()
 
     def _new(self, kind: str, part: Part, ids: set[str]) -> JsonObject:
         item_id = self.new_id(kind)
