@@ -284,6 +284,10 @@ def test_every_context_is_exactly_the_log(case: Case):
         assert ask["items"] == folds[place], f"task {record.visit.task.id}, through event {through}"
 
 
+CLOCKS_MS = 50
+"""What is told by the machine's clock, and what is recorded by a database server's, may differ by so much here."""
+
+
 def test_no_recorded_step_is_asked_for_again(case: Case):
     """P6: "A recorded model response or tool result is never asked for again": every question to the model came before
     its step was on record, in the log and by the clock, once per attempt; and so did every request to the shop.
@@ -293,7 +297,7 @@ def test_no_recorded_step_is_asked_for_again(case: Case):
     for ask in case.lines("ask"):
         recorded = case.records[ask["session"]].steps.get((ask["turn"], ask["step"]))
         assert recorded is not None, f"{ask['turn']} {ask['step']} was never recorded"
-        assert ask["through"] < recorded.seq and ask["at"] <= recorded.at, f"{ask['turn']} {ask['step']}"
+        assert ask["through"] < recorded.seq and ask["at"] <= recorded.at + CLOCKS_MS, f"{ask['turn']} {ask['step']}"
     attempts = Counter(turn for record in case.records.values() for turn, _ in record.starts)
     for record in case.records.values():
         calls = {intent["key"]: intent["call_id"] for intent in record.intents}
@@ -301,7 +305,7 @@ def test_no_recorded_step_is_asked_for_again(case: Case):
         for line in asked_of_shop(case, record):
             assert line["key"] in calls, f"task {record.visit.task.id}: {line} has a key that nobody recorded"
             recorded, _ = record.outputs[calls[line["key"]]]
-            assert line["at"] <= recorded.at, f"task {record.visit.task.id}: {line}"
+            assert line["at"] <= recorded.at + CLOCKS_MS, f"task {record.visit.task.id}: {line}"
             assert times[line["key"]] <= attempts[line["turn"]], f"task {record.visit.task.id}: {line}"
 
 
