@@ -6,13 +6,14 @@ fence, the store refuses, and every store decides alike.
 """
 
 from collections.abc import Callable, Sequence
-from typing import Generic, Literal, TypeAlias, TypeVar
+from typing import Any, Generic, Literal, TypeAlias, TypeVar
 
 import msgspec
 
 from dalsegno.core import codec
 from dalsegno.core.event import Data, Event, TurnCancelled, TurnCompleted, TurnFailed, TurnStarted
 from dalsegno.core.lease import Lease
+from dalsegno.core.refs import Ref
 from dalsegno.core.session import Session, apply, replace
 from dalsegno.core.turn import OpenTurn
 
@@ -149,6 +150,17 @@ def _settle(draft: Draft, turn: OpenTurn) -> Draft:
     if turn.cancel and isinstance(draft.data, TurnCompleted | TurnFailed | TurnCancelled):
         return Draft(TurnCancelled(by=turn.cancel, hidden=turn.hide), draft.turn)
     return draft
+
+
+def follows(ref: Ref, before: Session | None, write: Write[Any]) -> bool:
+    """The condition of a write: it continues this session's log at its head, under an epoch that is not stale."""
+    head, epoch = (0, 0) if before is None else (before.head, before.epoch)
+    session = write.session
+    for event in write.events:
+        head += 1
+        if event.seq != head:
+            return False
+    return session.head == head and session.epoch >= epoch and session.id == ref.id and session.tenant == ref.tenant
 
 
 def take(session: Session, *, owner: str, now: int) -> tuple[Session, tuple[Event, ...], Lease | None]:

@@ -32,7 +32,7 @@ from dalsegno.core.event import (
     Unknown,
 )
 from dalsegno.core.input import Approval, Cancel, Message, ToolResult
-from dalsegno.core.json import JsonObject
+from dalsegno.core.json import JsonObject, dumps_sorted
 from dalsegno.core.turn import OpenTurn, advance, ready_at
 from dalsegno.errors import Unreadable
 
@@ -82,6 +82,11 @@ class Session(msgspec.Struct, frozen=True, omit_defaults=True):
     def ready_at(self) -> int | None:
         """When a replica may claim the session (see `turn.ready_at`); None while there is nothing to run."""
         return ready_at(self.open[0]) if self.open else None
+
+    def has(self, wanted: JsonObject) -> bool:
+        """Whether the metadata holds all of that."""
+        have = self.metadata
+        return all(name in have and dumps_sorted(have[name]) == dumps_sorted(wanted[name]) for name in wanted)
 
     def turn(self, first: int) -> OpenTurn | None:
         """The open turn of that number."""

@@ -11,10 +11,9 @@ from typing import TypeVar
 import msgspec
 
 from dalsegno.core import codec
-from dalsegno.core.append import Decide, Decision, Fenced, Known, Write
+from dalsegno.core.append import Decide, Decision, Fenced, Known, Write, follows
 from dalsegno.core.claim import ATTEMPTS_MAX, Claimed, claim
 from dalsegno.core.event import Event
-from dalsegno.core.json import dumps_sorted
 from dalsegno.core.session import VERSION, Session, fold, replace, tombstone
 from dalsegno.errors import Unreadable
 from dalsegno.ports import Member, Page, Query, Ref
@@ -86,7 +85,7 @@ class MemoryDatabase:
         now = self._unix_ms()
         decision = decide(session, None if known is None else msgspec.msgpack.decode(known, type=Known), now)
         if isinstance(decision, Write):
-            if not _follows(ref, row, decision):
+            if not follows(ref, session, decision):
                 return Fenced()
             self._write(ref, row, decision, now)
         return decision
@@ -220,18 +219,6 @@ class MemoryDatabase:
         return replace(session, epoch=row.epoch, owner=row.owner, open=oldest + session.open[1:])
 
 
-def _follows(ref: Ref, row: StoredSession | None, write: Write[R]) -> bool:
-    """The condition of a write: it continues this session's log at its head, under an epoch that is not stale."""
-    head, epoch = (0, 0) if row is None else (row.head, row.epoch)
-    session, numbers = write.session, [event.seq for event in write.events]
-    return (
-        (session.tenant, session.id) == (ref.tenant, ref.id)
-        and numbers == list(range(head + 1, head + 1 + len(numbers)))
-        and session.head == head + len(numbers)
-        and session.epoch >= epoch
-    )
-
-
 def _stored(event: Event) -> StoredEvent:
     number = codec.number_of(event.type)
     return StoredEvent(number, codec.VERSION, event.turn, event.at, event.data, codec.checksum(event.data))
@@ -247,12 +234,11 @@ def _event(ref: Ref, seq: int, stored: StoredEvent | None) -> Event:
 
 
 def _matches(session: Session, query: Query) -> bool:
-    wanted, have = query.metadata, session.metadata
     return (
         not session.deleted
         and query.status in ("", session.status)
         and query.user in (None, session.user)
-        and all(name in have and dumps_sorted(have[name]) == dumps_sorted(wanted[name]) for name in wanted)
+        and session.has(query.metadata)
     )
 
 

@@ -128,17 +128,6 @@ def adding(ref: Ref, one: Change) -> Mapping[str, object]:
     }
 
 
-def follows(ref: Ref, before: Session | None, write: Write[R]) -> bool:
-    """The condition of a write: it continues this session's log at its head, under an epoch that is not stale."""
-    head, epoch = (0, 0) if before is None else (before.head, before.epoch)
-    session = write.session
-    for event in write.events:
-        head += 1
-        if event.seq != head:
-            return False
-    return session.head == head and session.epoch >= epoch and session.id == ref.id and session.tenant == ref.tenant
-
-
 def snapshot(state: object) -> Session | None:
     """The session of a row's state, if it is whole and of today's version."""
     if type(state) is not bytes or codec.checksum(state[4:]) != int.from_bytes(state[:4], "big"):

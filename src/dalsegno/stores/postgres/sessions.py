@@ -11,10 +11,9 @@ import logging
 from collections.abc import AsyncIterator, Sequence
 from typing import Any, TypeVar
 
-from dalsegno.core.append import Decide, Decision, Fenced, Known, Write
+from dalsegno.core.append import Decide, Decision, Fenced, Known, Write, follows
 from dalsegno.core.claim import ATTEMPTS_MAX, Claimed, claim
 from dalsegno.core.event import Event
-from dalsegno.core.json import JsonObject, dumps_sorted
 from dalsegno.core.session import Session, fold, replace, tombstone
 from dalsegno.errors import DalsegnoError, Unreadable
 from dalsegno.ports import Page, Query, Ref
@@ -78,7 +77,7 @@ class Sessions:
                 known = _known(await cursor.fetchone())
         decision = decide(None if kept is None else kept.session, known, self.clock.now())
         if isinstance(decision, Write):
-            if not rows.follows(ref, None if kept is None else kept.session, decision):
+            if not follows(ref, None if kept is None else kept.session, decision):
                 return Fenced()
             change = rows.change(kept, decision, self.clock.now())
             if kept is None:
@@ -160,7 +159,7 @@ class Sessions:
                     ):
                         continue
                     session = (await self._kept(cursor, Ref(tenant, session_id), tuple(row))).session
-                    if not session.deleted and _has(session, query.metadata):
+                    if not session.deleted and session.has(query.metadata):
                         found.append(session)
                 if len(batch) < window:
                     return Page(tuple(found), None)
@@ -220,7 +219,7 @@ class Sessions:
             decision = decide(None if kept is None else kept.session, known, self.clock.now())
             if not isinstance(decision, Write):
                 return decision
-            if not rows.follows(ref, None if kept is None else kept.session, decision):
+            if not follows(ref, None if kept is None else kept.session, decision):
                 return Fenced()
             if await self._wrote(ref, kept, decision, digest if known is None else None):
                 return decision
@@ -237,7 +236,7 @@ class Sessions:
 
     async def _wrote(self, ref: Ref, kept: Kept | None, write: Write[R], absent: bytes | None) -> bool:
         """Write the decision, if it follows from the row as it is in the database; else write nothing."""
-        if not rows.follows(ref, None if kept is None else kept.session, write):
+        if not follows(ref, None if kept is None else kept.session, write):
             return False
         change = rows.change(kept, write, self.clock.now(), absent)
         if kept is not None:
@@ -278,7 +277,7 @@ class Sessions:
                 await cursor.execute(self._sql["session_park"], {"n": row[0]})
                 _log.error("session %s of %s cannot be claimed, an operator must look: %s", ref.id, tenant, error)
                 continue
-            if isinstance(decision, Write) and rows.follows(ref, kept.session, decision):
+            if isinstance(decision, Write) and follows(ref, kept.session, decision):
                 changes.append(rows.change(kept, decision, now))
                 claimed.append((kept.n, decision.result))
                 lease = decision.result.lease
@@ -351,8 +350,3 @@ async def _first(cursor: Cursor) -> Any:
     row = await cursor.fetchone()
     assert row is not None
     return row[0]
-
-
-def _has(session: Session, wanted: JsonObject) -> bool:
-    have = session.metadata
-    return all(name in have and dumps_sorted(have[name]) == dumps_sorted(wanted[name]) for name in wanted)

@@ -13,10 +13,9 @@ from typing import Any, NamedTuple, TypeAlias, TypeVar
 import msgspec
 
 from dalsegno.core import codec
-from dalsegno.core.append import Decide, Decision, Fenced, Known, Write
+from dalsegno.core.append import Decide, Decision, Fenced, Known, Write, follows
 from dalsegno.core.claim import ATTEMPTS_MAX, Claimed, claim
 from dalsegno.core.event import Event
-from dalsegno.core.json import JsonObject, dumps_sorted
 from dalsegno.core.session import VERSION, Session, fold, replace, tombstone
 from dalsegno.errors import DalsegnoError, Unreadable
 from dalsegno.ports import Page, Query, Ref
@@ -174,7 +173,7 @@ class Rows:
                 if status in (DELETED, ERASED) or wanted not in (None, status) or query.user not in (None, user):
                     continue
                 session = self._kept(cursor, Ref(tenant, unpacked(stored)), tuple(row)).session
-                if not session.deleted and _has(session, query.metadata):
+                if not session.deleted and session.has(query.metadata):
                     found.append(session)
             if len(rows) < window:
                 return Page(tuple(found), None)
@@ -263,7 +262,7 @@ class Rows:
         """Write the decision, if it follows from the row as it is in the database; else write nothing."""
         session = write.session
         before = None if kept is None else kept.session
-        if not _follows(ref, before, write):
+        if not follows(ref, before, write):
             return False
         blob = _encode(session)
         state = codec.checksum(blob).to_bytes(4, "big") + blob
@@ -315,28 +314,12 @@ class Rows:
             del cache[next(iter(cache))]
 
 
-def _follows(ref: Ref, before: Session | None, write: Write[R]) -> bool:
-    """The condition of a write: it continues this session's log at its head, under an epoch that is not stale."""
-    head, epoch = (0, 0) if before is None else (before.head, before.epoch)
-    session = write.session
-    for event in write.events:
-        head += 1
-        if event.seq != head:
-            return False
-    return session.head == head and session.epoch >= epoch and session.id == ref.id and session.tenant == ref.tenant
-
-
 def _event_row(base: int, event: Event) -> Sequence[object]:
     crc = codec.checksum(event.data)
     # SQLite keeps a signed 32-bit number in four bytes, an unsigned one often in six.
     signed = crc - 0x1_0000_0000 if crc >= 0x8000_0000 else crc
     kind = codec.number_of(event.type) + (codec.VERSION - 1) * 256
     return base | event.seq, kind, event.turn, event.at, signed, event.data
-
-
-def _has(session: Session, wanted: JsonObject) -> bool:
-    have = session.metadata
-    return all(name in have and dumps_sorted(have[name]) == dumps_sorted(wanted[name]) for name in wanted)
 
 
 def _event(ref: Ref, row: Row) -> Event:
