@@ -40,12 +40,12 @@ format: $(VENV)/.installed-dev ## let ruff mend what it can
 	@$(PY) -m ruff check --fix --quiet . || true
 	@$(PY) -m ruff format .
 
-bench: $(VENV)/.installed-dev ## measure and write docs/figures (BENCH_ARGS=turns to measure a part and write nothing)
+bench: $(VENV)/.installed-dev ## measure, write docs/figures (BENCH_ARGS=turns: a part, write nothing; 'peers --save': the others)
 	@test -f bench/__main__.py || { echo "there is no bench/__main__.py yet: nothing to measure" >&2; exit 1; }
 	@$(PY) -m bench $(BENCH_ARGS)
 
 clean: ## remove the virtual environment and every cache
-	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache dist
+	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache .bench dist
 
 # ---------------------------------------------------------------------------- the virtual environment
 
