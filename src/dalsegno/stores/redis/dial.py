@@ -36,6 +36,21 @@ class Dialler:
             raise NoConnection("the sentinels name a replica")
         return connection
 
+    async def slots(self, address: Address) -> dict[int, Address]:
+        """Which primary of a cluster has which slot, as that server says."""
+        connection = await self.to(address)
+        try:
+            await connection.send_command("CLUSTER", "SLOTS")
+            ranges = await connection.read_response()
+        finally:
+            await connection.disconnect(nowait=True)
+        # A server that does not know its own name gives none.
+        return {
+            slot: (primary[0].decode() or address[0], primary[1])
+            for first, last, primary, *_ in ranges
+            for slot in range(first, last + 1)
+        }
+
     async def _found(self) -> Address:
         """Where the primary is: all sentinels are asked at once, for one that has gone may keep us waiting."""
         asking = [asyncio.create_task(self._ask_sentinel(sentinel)) for sentinel in self._place.addresses]

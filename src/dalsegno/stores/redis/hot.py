@@ -1,4 +1,5 @@
-"""The port `Hot` on Redis (7.0 or newer) and Valkey: open steps behind a fence, and hints by publish and subscribe.
+"""The ports `Hot` and `Cache` on Redis (7.0 or newer) and Valkey: open steps behind a fence, hints by publish and
+subscribe, and what is kept near, on a connection of its own: it is large, and what is being said must not wait for it.
 
 A session's step is one stream (`lua/redis_hot/step.lua`), and every change is one script, in which the server itself
 refuses a stale epoch. Plain XADD with ids `epoch-n` would refuse a zombie, too, and costs a server 2 µs instead of 8;
@@ -24,8 +25,9 @@ from dalsegno.core.stream import Piece
 from dalsegno.errors import ConfigError, LeaseLost, Unavailable
 from dalsegno.ports import Hint, OpenStep, Ref
 from dalsegno.stores.redis.ear import Ear
+from dalsegno.stores.redis.entries import Entries
 from dalsegno.stores.redis.line import ANSWER_SECONDS
-from dalsegno.stores.redis.place import parse
+from dalsegno.stores.redis.place import Place, parse
 from dalsegno.stores.redis.route import Route, route_to
 from dalsegno.stores.redis.steps import Asked, Steps
 
@@ -41,10 +43,13 @@ R = TypeVar("R")
 class RedisHot:
     """One replica's handle. Make it with `open`."""
 
-    def __init__(self, route: Route, steps: Steps, channels: Sequence[bytes]) -> None:
-        self._route = route
+    def __init__(self, place: Place, steps: Steps) -> None:
+        self._route = route = route_to(place)
+        self._aside = route_to(place)
         self._steps = steps
-        self._channels = channels
+        self._entries = Entries(place.namespace)
+        # Channels do not belong to a database, keys do.
+        self._channels = [f"{place.namespace}:{place.db}:hints:{n}".encode() for n in range(route.channels)]
         self._encode = msgspec.msgpack.Encoder().encode
         self._decode = msgspec.msgpack.Decoder(tuple[Hint, ...]).decode
 
@@ -55,11 +60,9 @@ class RedisHot:
         Raises `ConfigError` for a URL that says nothing, a password that is refused, or a server that is too old.
         """
         place = parse(url)
-        route = route_to(place)
-        await _check(route)
-        # Channels do not belong to a database, keys do.
-        channels = [f"{place.namespace}:{place.db}:hints:{n}".encode() for n in range(route.channels)]
-        return cls(route, Steps(place.namespace, lifetime), channels)
+        hot = cls(place, Steps(place.namespace, lifetime))
+        await _check(hot._route)
+        return hot
 
     async def publish(self, ref: Ref, epoch: int, pieces: Sequence[Piece]) -> None:
         """See port `Hot`."""
@@ -116,9 +119,25 @@ class RedisHot:
                 task.cancel()
             await asyncio.wait(listening)
 
+    async def put(self, ref: Ref, name: str, version: int, content: bytes, *, keep: timedelta) -> None:
+        """See port `Cache`."""
+        asked = self._entries.put(name, version, content, keep)
+        if asked is not None:
+            await _in_time(_run_each(self._aside, self._entries.key(ref), [asked]))
+
+    async def get(self, ref: Ref, name: str) -> tuple[int, bytes] | None:
+        """See port `Cache`."""
+        asked = self._entries.get(name)
+        return self._entries.found(await _in_time(_run_each(self._aside, self._entries.key(ref), [asked])))
+
+    async def forget(self, ref: Ref) -> None:
+        """See port `Cache`."""
+        await _in_time(_run_each(self._aside, self._entries.key(ref), [self._entries.forget()]))
+
     async def close(self) -> None:
         """Let go of the connections."""
         await self._route.close()
+        await self._aside.close()
 
     def _channel(self, hint: Hint) -> bytes:
         if len(self._channels) == 1:
@@ -126,18 +145,19 @@ class RedisHot:
         return self._channels[key_slot(hint.session.encode()) % len(self._channels)]
 
     async def _run(self, ref: Ref, *asked: Asked) -> Any:
-        """The reply to the last of these scripts, or to the first that was refused."""
-        return await _in_time(self._run_each(self._steps.key(ref), asked))
+        return await _in_time(_run_each(self._route, self._steps.key(ref), asked))
 
-    async def _run_each(self, key: bytes, asked: Sequence[Asked]) -> Any:
-        reply: Any = None
-        for script, arguments in asked:
-            reply = await self._route.ask(key, "EVALSHA", script.sha, 1, key, *arguments)
-            if isinstance(reply, NoScriptError):
-                reply = await self._route.ask(key, "EVAL", script.text, 1, key, *arguments)
-            if _accepted(reply) == REFUSED:
-                break
-        return reply
+
+async def _run_each(route: Route, key: bytes, asked: Sequence[Asked]) -> Any:
+    """The reply to the last of these scripts, or to the first that was refused."""
+    reply: Any = None
+    for script, arguments in asked:
+        reply = await route.ask(key, "EVALSHA", script.sha, 1, key, *arguments)
+        if isinstance(reply, NoScriptError):
+            reply = await route.ask(key, "EVAL", script.text, 1, key, *arguments)
+        if _accepted(reply) == REFUSED:
+            break
+    return reply
 
 
 async def _in_time(asking: Awaitable[R]) -> R:

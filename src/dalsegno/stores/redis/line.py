@@ -1,18 +1,19 @@
 """One connection to one server, shared by everybody: what is asked while an exchange is under way leaves together in
 the next. That costs a quarter of the CPU time of a pool of connections, and nobody waits for one.
 
-A connection that breaks is made again, and what was on it is sent once more: everything here may safely arrive twice.
+A connection that breaks is made again. What was on it is sent once more where that is wanted (`Manners`).
 A server that answers too late is treated as one that is gone: its connection is closed, so that nothing piles up.
 """
 
 import asyncio
 from collections import deque
 from collections.abc import Awaitable, Callable
-from typing import Any, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
 from hiredis import pack_command
 from redis.asyncio.connection import Connection
 from redis.exceptions import (
+    BusyLoadingError,
     ClusterDownError,
     NoPermissionError,
     OutOfMemoryError,
@@ -23,7 +24,7 @@ from redis.exceptions import (
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from dalsegno.errors import Unavailable
-from dalsegno.stores.breaker import Breaker
+from dalsegno.stores.breaker import PAUSE_SECONDS, Breaker
 
 ANSWER_SECONDS = 0.2
 DIAL_SECONDS = 0.4
@@ -33,6 +34,23 @@ TELLING = (ReadOnlyError, OutOfMemoryError, ClusterDownError, NoPermissionError)
 Word: TypeAlias = str | bytes | int
 Dial: TypeAlias = Callable[[], Awaitable[Connection]]
 """Makes a connection that is ready to be used."""
+
+
+class Manners(NamedTuple):
+    """How a server is asked. With two `sendings` everything may arrive twice. `copies`: on how many replicas what was
+    done has to be before it is answered for. `pause_seconds`: how long a server that fails is left alone; whoever only
+    refuses with one of `failing` counts as one that fails, too.
+    """
+
+    answer_seconds: float = ANSWER_SECONDS
+    dial_seconds: float = DIAL_SECONDS
+    pause_seconds: float = PAUSE_SECONDS
+    sendings: int = 2
+    copies: int = 0
+    failing: tuple[type[RedisError], ...] = TELLING
+
+
+HASTY = Manners()
 
 
 class Call:
@@ -59,9 +77,10 @@ class Call:
 class Line:
     """Asks one server, in order. An error that the server answers with is a reply like any other, and is returned."""
 
-    def __init__(self, dial: Dial) -> None:
+    def __init__(self, dial: Dial, manners: Manners = HASTY) -> None:
         self._dial = dial
-        self._breaker = Breaker()
+        self._manners = manners
+        self._breaker = Breaker(manners.pause_seconds)
         self._connection: Connection | None = None
         self._waiting: deque[Call] = deque()
         self._exchanging: asyncio.Task[None] | None = None
@@ -71,7 +90,7 @@ class Line:
         """The reply, some time. `Unavailable` when there is none; at once while the server is left alone."""
         call = Call(words)
         if self._closed or not self._breaker.admits():
-            call.fail("the server is left alone: it has failed, or it is not needed any more")
+            call.fail("the server does not answer: it is left alone for a moment")
             return call.reply
         self._waiting.append(call)
         if self._exchanging is None or self._exchanging.done():
@@ -94,12 +113,16 @@ class Line:
             try:
                 connection = await self._connected()
                 calls = self._next()
-                async with asyncio.timeout(ANSWER_SECONDS):
+                async with asyncio.timeout(self._manners.answer_seconds):
                     await self._converse(connection, calls)
             except (TimeoutError, RedisTimeoutError):
                 await self._broken(calls, "no answer in time")
+            except BusyLoadingError:
+                for call in calls:
+                    call.sent = 0  # a server that loads its data has done nothing
+                await self._broken(calls, "the server is loading its data")
             except (RedisError, OSError) as error:
-                if calls and all(call.sent == 1 for call in calls):
+                if calls and all(call.sent < self._manners.sendings for call in calls):
                     await self._hang_up()
                     self._waiting.extendleft(reversed(calls))
                 else:
@@ -110,7 +133,7 @@ class Line:
 
     async def _connected(self) -> Connection:
         if self._connection is None:
-            async with asyncio.timeout(DIAL_SECONDS):
+            async with asyncio.timeout(self._manners.dial_seconds):
                 self._connection = await self._dial()
         return self._connection
 
@@ -124,19 +147,42 @@ class Line:
         for call in calls:
             call.sent += 1
         packed = b"".join(pack_command(call.words) for call in calls)
-        await connection.send_packed_command(packed, check_health=False)
+        if self._manners.copies:
+            wait = round(self._manners.answer_seconds * 500)
+            words: tuple[Any, ...] = ("WAIT", self._manners.copies, wait)
+            packed += pack_command(words)
+        try:
+            await connection.send_packed_command(packed, check_health=False)
+        except (AttributeError, TypeError) as error:
+            # Python 3.12 and 3.13 do not notice that the connection is gone (python/cpython#136234).
+            raise ConnectionResetError("the connection is gone") from error
         writable = True
-        while calls:
+        replies: list[tuple[Call, Any]] = []
+        for call in list(calls):
             reply = await _reply(connection)
             writable = writable and not isinstance(reply, ReadOnlyError)
-            if isinstance(reply, TELLING):
+            if isinstance(reply, self._manners.failing):
                 self._breaker.failed()
             else:
                 self._breaker.succeeded()
-            calls.popleft().answer(reply)
+            if self._manners.copies:
+                replies.append((call, reply))
+            else:
+                calls.popleft().answer(reply)
+        if replies:
+            self._answer_surely(replies, await _reply(connection))
+            calls.clear()
         if not writable:
             # It has become a replica. Whoever is the primary now may be found under the same name.
             await self._hang_up()
+
+    def _answer_surely(self, replies: list[tuple[Call, Any]], reached: Any) -> None:
+        """What was refused is refused; what was done is done if so many replicas have it, and else nobody knows."""
+        for call, reply in replies:
+            if isinstance(reply, ResponseError) or (isinstance(reached, int) and reached >= self._manners.copies):
+                call.answer(reply)
+            else:
+                call.fail(f"it has not reached {self._manners.copies} replicas")
 
     async def _broken(self, calls: deque[Call], reason: str) -> None:
         self._breaker.failed()

@@ -1,5 +1,7 @@
 """What a URL of Redis says. A password in it never appears in an error."""
 
+import re
+from datetime import timedelta
 from typing import Any, Literal
 from urllib.parse import parse_qsl, unquote
 
@@ -17,12 +19,19 @@ KINDS: dict[str, Kind] = {"": "single", "sentinel": "sentinel", "cluster": "clus
 TLS_OPTIONS = ("ssl_ca_certs", "ssl_certfile", "ssl_keyfile")
 FORMS = (
     "redis://[user:password@]host[:port][/db], redis+cluster://host:port,host:port or"
-    " redis+sentinel://host:port,host:port/service[/db], each with rediss for TLS and with [?namespace=name]"
+    " redis+sentinel://host:port,host:port/service[/db], each with rediss for TLS and with [?namespace=name];"
+    " for the log also [?retention=30d] and [?wait=1]"
 )
+_UNITS = {"m": "minutes", "h": "hours", "d": "days"}
+_DURATION = re.compile(r"([1-9]\d{0,5})([mhd])")
 
 
 class Place(msgspec.Struct, frozen=True):
-    """Where the servers are and what of them is ours. `login` is what every connection is made with."""
+    """Where the servers are and what of them is ours. `login` is what every connection is made with.
+
+    Of the log: `retention` is how long a session is kept after its last event, `copies` how many replicas must have a
+    commit before it is acknowledged.
+    """
 
     kind: Kind
     addresses: tuple[Address, ...]
@@ -31,6 +40,8 @@ class Place(msgspec.Struct, frozen=True):
     db: int = 0
     service: str = ""
     namespace: str = NAMESPACE
+    retention: timedelta | None = None
+    copies: int = 0
 
 
 def parse(url: str) -> Place:
@@ -46,6 +57,10 @@ def parse(url: str) -> Place:
     options = dict(parse_qsl(query, keep_blank_values=True))
     login = _login(userinfo) | {name: options.pop(name) for name in TLS_OPTIONS if name in options}
     namespace = options.pop("namespace", NAMESPACE)
+    retention = _duration(options.pop("retention")) if "retention" in options else None
+    copies = options.pop("wait", "0")
+    if not (copies.isdecimal() and int(copies) < 10):
+        raise _misspelt("wait is a number of replicas")
     if options:
         raise _misspelt(f"there is no option {', '.join(sorted(options))}")
     if not namespace or not set(namespace).isdisjoint("{}"):
@@ -63,13 +78,30 @@ def parse(url: str) -> Place:
     addresses = tuple(_address(host, usual) for host in hosts.split(","))
     if kind == "single" and len(addresses) > 1:
         raise _misspelt("several hosts are a cluster or sentinels")
-    return Place(kind, addresses, login, product == "rediss", int(db or 0), unquote(service), namespace)
+    return Place(
+        kind=kind,
+        addresses=addresses,
+        login=login,
+        tls=product == "rediss",
+        db=int(db or 0),
+        service=unquote(service),
+        namespace=namespace,
+        retention=retention,
+        copies=int(copies),
+    )
 
 
 def _login(userinfo: str) -> dict[str, Any]:
     user, colon, password = userinfo.partition(":")
     login = {"username": unquote(user), "password": unquote(password) if colon else ""}
     return {name: value for name, value in login.items() if value}
+
+
+def _duration(text: str) -> timedelta:
+    found = _DURATION.fullmatch(text)
+    if found is None:
+        raise _misspelt("a retention is written as 90m, 12h or 30d")
+    return timedelta(**{_UNITS[found[2]]: int(found[1])})
 
 
 def _address(text: str, usual: int) -> Address:

@@ -9,7 +9,7 @@ from redis.exceptions import AskError, MovedError, RedisError
 
 from dalsegno.errors import Unavailable
 from dalsegno.stores.redis.dial import Dialler
-from dalsegno.stores.redis.line import DIAL_SECONDS, Line, Word
+from dalsegno.stores.redis.line import HASTY, Line, Manners, Word
 from dalsegno.stores.redis.place import Address, Place
 
 REDIRECTIONS = 3
@@ -32,14 +32,18 @@ class Route(Protocol):
         """A new connection to the server that answers for the key."""
         ...
 
+    async def server(self, key: bytes) -> Address:
+        """Which server that is, as far as is known; keys of one server may be asked about together."""
+        ...
+
     async def close(self) -> None:
         """Let go of every connection."""
         ...
 
 
-def route_to(place: Place) -> Route:
+def route_to(place: Place, manners: Manners = HASTY) -> Route:
     """The way to the servers of that place."""
-    return ClusterRoute(place) if place.kind == "cluster" else SingleRoute(place)
+    return ClusterRoute(place, manners) if place.kind == "cluster" else SingleRoute(place, manners)
 
 
 class SingleRoute:
@@ -48,10 +52,11 @@ class SingleRoute:
     channels = 1
     publish, subscribe = "PUBLISH", "SUBSCRIBE"
 
-    def __init__(self, place: Place) -> None:
+    def __init__(self, place: Place, manners: Manners) -> None:
+        self._address = place.addresses[0]
         dialler = Dialler(place)
         self._dial = dialler.primary if place.kind == "sentinel" else dialler.first
-        self._line = Line(self._dial)
+        self._line = Line(self._dial, manners)
 
     async def ask(self, key: bytes, *words: Word) -> Any:
         """See `Route`."""
@@ -60,6 +65,10 @@ class SingleRoute:
     async def dial(self, key: bytes) -> Connection:
         """See `Route`."""
         return await self._dial()
+
+    async def server(self, key: bytes) -> Address:
+        """See `Route`."""
+        return self._address
 
     async def close(self) -> None:
         """See `Route`."""
@@ -76,8 +85,9 @@ class ClusterRoute:
     channels = CLUSTER_CHANNELS
     publish, subscribe = "SPUBLISH", "SSUBSCRIBE"
 
-    def __init__(self, place: Place) -> None:
+    def __init__(self, place: Place, manners: Manners) -> None:
         self._dialler = Dialler(place)
+        self._manners = manners
         self._seeds = place.addresses
         self._slots: dict[int, Address] = {}
         self._lines: dict[Address, Line] = {}
@@ -93,7 +103,7 @@ class ClusterRoute:
             except Unavailable:
                 self._fetch()
                 raise
-            if isinstance(reply, AskError):
+            if isinstance(reply, AskError) and not isinstance(reply, MovedError):
                 line = self._line(reply.node_addr)
                 # Asked in one breath, they arrive one behind the other.
                 _, reply = await asyncio.gather(line.ask("ASKING"), line.ask(*words))
@@ -109,6 +119,10 @@ class ClusterRoute:
         # Whoever dials again has lost a connection: perhaps the slot is somebody else's by now.
         self._fetch()
         return await self._dialler.to(address)
+
+    async def server(self, key: bytes) -> Address:
+        """See `Route`."""
+        return await self._owner(key)
 
     async def close(self) -> None:
         """See `Route`."""
@@ -129,7 +143,7 @@ class ClusterRoute:
     def _line(self, address: Address) -> Line:
         line = self._lines.get(address)
         if line is None:
-            line = self._lines[address] = Line(lambda: self._dialler.to(address))
+            line = self._lines[address] = Line(lambda: self._dialler.to(address), self._manners)
         return line
 
     def _fetch(self) -> asyncio.Task[None]:
@@ -157,18 +171,7 @@ class ClusterRoute:
 
     async def _ask_table(self, address: Address) -> dict[int, Address]:
         try:
-            async with asyncio.timeout(DIAL_SECONDS):
-                connection = await self._dialler.to(address)
-                try:
-                    await connection.send_command("CLUSTER", "SLOTS")
-                    ranges = await connection.read_response()
-                finally:
-                    await connection.disconnect(nowait=True)
+            async with asyncio.timeout(self._manners.dial_seconds):
+                return await self._dialler.slots(address)
         except (RedisError, OSError, TimeoutError):
             return {}
-        # A server that does not know its own name gives none.
-        return {
-            slot: (primary[0].decode() or address[0], primary[1])
-            for first, last, primary, *_ in ranges
-            for slot in range(first, last + 1)
-        }

@@ -11,7 +11,7 @@ from importlib import resources
 
 import msgspec
 
-SHARED = "step"
+SHARED = ("step", "session")
 
 
 class Script(msgspec.Struct, frozen=True):
@@ -30,7 +30,7 @@ def scripts(product: str) -> Mapping[str, Script]:
         for entry in folder.iterdir()
         if entry.name.endswith(".lua")
     }
-    shared = texts.pop(SHARED)
+    shared = "\n".join(texts.pop(name) for name in SHARED if name in texts)
     return {name: _script(shared, text) for name, text in texts.items()}
 
 
