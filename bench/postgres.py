@@ -13,9 +13,10 @@ from pathlib import Path
 
 import psycopg
 
+from bench.content import CONTENT_BYTES
 from bench.raw import COMMITS, median_ms
 from bench.report import Figure
-from bench.workload import CONTENT_BYTES, bench
+from bench.workload import bench
 from dalsegno.stores import open_warm
 from dalsegno.testing.servers import postgres
 from dalsegno.testing.servers.postgres import Postgres

@@ -53,7 +53,7 @@ async def _idle(url: str, pid: int) -> float:
     async with Client([url]) as client:
         sessions = [(await client.sessions.create()).id for _ in range(IDLE)]
     before = resident_bytes(pid)
-    open_streams = [await _open(host, int(port), session, "") for session in sessions]
+    open_streams = [await open_stream(host, int(port), session, "") for session in sessions]
     after = resident_bytes(pid)
     for _, writer in open_streams:
         writer.close()
@@ -65,7 +65,7 @@ async def _busy(url: str, pid: int, *, sessions: int) -> tuple[float, float]:
     host, port = url.removeprefix("http://").split(":")
     async with Client([url]) as client:
         made = [await client.sessions.create() for _ in range(sessions)]
-        streams = [await _open(host, int(port), made[n % sessions].id, "?after=1") for n in range(STREAMS)]
+        streams = [await open_stream(host, int(port), made[n % sessions].id, "?after=1") for n in range(STREAMS)]
         readers = [asyncio.create_task(_count(reader)) for reader, _ in streams]
         await asyncio.gather(*(session.send("go") for session in made))
         begin, cpu = time.perf_counter(), cpu_seconds(pid)
@@ -80,7 +80,10 @@ async def _busy(url: str, pid: int, *, sessions: int) -> tuple[float, float]:
     return min(1.0, sum(counts) / wanted), used / max(1, sum(counts))
 
 
-async def _open(host: str, port: int, session: str, query: str) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+async def open_stream(
+    host: str, port: int, session: str, query: str
+) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+    """A reader of the session, past the response's head."""
     reader, writer = await asyncio.open_connection(host, port)
     request = f"GET /v1/sessions/{session}/events{query} HTTP/1.1\r\nhost: bench\r\naccept: text/event-stream\r\n\r\n"
     writer.write(request.encode())

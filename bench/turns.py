@@ -11,8 +11,9 @@ import time
 from pathlib import Path
 
 from bench import raw
+from bench.content import CONTENT_BYTES
 from bench.report import Figure
-from bench.workload import CONTENT_BYTES, bench
+from bench.workload import bench
 
 TURNS = 520
 ROUNDS = 3

@@ -6,14 +6,14 @@ The model answers at once, so what is left is ours. The content is hard to compr
 
 import gc
 import random
-import string
 import sys
 import uuid
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from datetime import timedelta
 from pathlib import Path
 
+from bench.content import ANSWER_BYTES, MESSAGE_BYTES, RESULT_BYTES, text
 from dalsegno.agents.plain import FunctionAgent
 from dalsegno.agents.tool import tool
 from dalsegno.core.context import Context
@@ -27,18 +27,8 @@ from dalsegno.runtime.replica import Replica, Tuning
 from dalsegno.runtime.service import Service
 from dalsegno.stores import open_cold, open_hot, open_warm
 
-MESSAGE_BYTES, RESULT_BYTES, ANSWER_BYTES = 200, 2048, 600
 EVENTS_PER_TURN = 7
-CONTENT_BYTES = MESSAGE_BYTES + RESULT_BYTES + ANSWER_BYTES + 60
-"""What a turn holds of content: the three texts, and the call's name, arguments and id."""
-
-_noise = "".join(random.Random(1).choices(string.ascii_letters + string.digits + " ", k=1_000_000))
-
-
-def text(size: int) -> str:
-    """So many bytes of noise; making it costs nothing that would be measured."""
-    begin = random.randrange(len(_noise) - size)
-    return _noise[begin : begin + size]
+TUNING = Tuning(lease_ttl=timedelta(seconds=5))
 
 
 @tool("keyed")
@@ -103,7 +93,15 @@ class Bench:
 
 
 @asynccontextmanager
-async def bench(directory: Path, *, name: str = "r1", warm_url: str = "", hot_url: str = ""):
+async def bench(
+    directory: Path,
+    *,
+    name: str = "r1",
+    warm_url: str = "",
+    hot_url: str = "",
+    runs: Callable[[Turn], Awaitable[None]] = agent,
+    tuning: Tuning = TUNING,
+):
     """A replica on SQLite in a directory, as `dalsegno serve` without options has it; or on other tiers."""
     warm_url = warm_url or f"sqlite:////{directory}/bench.db"
     warm = await open_warm(warm_url)
@@ -112,11 +110,11 @@ async def bench(directory: Path, *, name: str = "r1", warm_url: str = "", hot_ur
     ids = RandomIds()
     replica = Replica(
         Member(ids.incarnation(), name),
-        {"default": FunctionAgent(agent)},
+        {"default": FunctionAgent(runs)},
         warm=warm,
         hot=hot,
         blobs=blobs,
-        tuning=Tuning(lease_ttl=timedelta(seconds=5)),
+        tuning=tuning,
     )
     await replica.start()
     sys.setswitchinterval(SWITCH_SECONDS)

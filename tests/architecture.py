@@ -34,7 +34,7 @@ MAY_CATCH_EVERYTHING: dict[str, str] = {
     "http/app.py": "whatever a handler raises becomes a problem document with a reference, and a line in the log",
     "runtime/replica.py": "a turn that cannot be run ends, whatever the reason; it would be picked up again for ever",
     "runtime/turn.py": "whatever a user's agent raises ends its turn and nothing else",
-    "runtime/tools.py": "whatever a user's tool raises is an answer to the model",
+    "runtime/outcome.py": "whatever a user's tool raises is an answer to the model",
     "stores/sqlite/committer.py": "whatever a decision raises belongs to the one who brought it",
 }
 MAY_IMPORT_INSIDE_FUNCTIONS = {

@@ -5,10 +5,11 @@ POSTGRES_VERSIONS=all every version that is found; with POSTGRES_VERSIONS=15,18 
 """
 
 import os
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 
 import pytest
 
+from dalsegno.testing.proxy import FaultProxy
 from dalsegno.testing.servers import postgres
 from dalsegno.testing.servers.postgres import Postgres
 
@@ -27,6 +28,13 @@ def server(request: pytest.FixtureRequest) -> Iterator[Postgres]:
     program = postgres.preferred(NAMED) if wanted == "preferred" else postgres.found(NAMED)[int(wanted)]
     with postgres.running(program) as server:
         yield server
+
+
+@pytest.fixture
+async def proxy(server: Postgres) -> AsyncIterator[FaultProxy]:
+    """A wire to the server that can be cut."""
+    async with FaultProxy(server.address) as proxy:
+        yield proxy
 
 
 @pytest.fixture

@@ -20,6 +20,8 @@ SAMPLES: dict[str, log.Data] = {
     "session.created": log.SessionCreated(user="ada", metadata={"channel": "web"}),
     "session.updated": log.SessionUpdated({"channel": "app"}),
     "session.deleted": log.SessionDeleted(),
+    "session.moved": log.SessionMoved("postgresql-5d41402a"),
+    "session.settled": log.SessionSettled("sqlite-7b52009b"),
     "turn.created": log.TurnCreated(inputs.Message("Mail the report."), key="k-1"),
     "turn.input": log.TurnInput(inputs.Approval(CALL_ID, "approve")),
     "turn.started": log.TurnStarted(attempt=1, epoch=1, carried=0),

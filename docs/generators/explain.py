@@ -10,6 +10,7 @@ from dalsegno.core.event import Data, Event, ItemDone, TurnCompleted, TurnCreate
 from dalsegno.core.generation import Diverged, Generation, Pieces
 from dalsegno.core.input import Message
 from dalsegno.core.json import JsonObject, dumps
+from dalsegno.core.ladder import LADDER
 from dalsegno.core.stream import Composer, Dropped, Frame, Piece
 from dalsegno.core.turn import TRANSITIONS
 from generators.markdown import table
@@ -63,6 +64,16 @@ def crash_table() -> str:
 
 
 # ------------------------------------------------------------------------------------------------ streams
+
+
+def ladder_table() -> str:
+    """Which rung a tier's failure leaves, from the table that `/readyz` looks it up in."""
+    rows = []
+    for (tier, state), rung in LADDER.items():
+        if state != "ok":
+            reads, accepts = ("yes" if one else "no" for one in (rung.reads, rung.accepts))
+            rows.append((tier, state, reads, accepts, "200" if rung.ready else "503"))
+    return table(("tier", "state", "reads and streams are served", "messages are accepted", "`/readyz`"), rows)
 
 
 def cursor_example() -> str:

@@ -1,11 +1,12 @@
 """The reference of limits: every bound, read from where it is enforced (law 12)."""
 
-from dalsegno.core import claim, item, json, tier
+from dalsegno.core import claim, frozen, item, json, tier
 from dalsegno.http import call, gate, server
 from dalsegno.ops.config import Config
 from dalsegno.ops.units import format_duration, format_size
-from dalsegno.runtime import contexts, hub, turn
+from dalsegno.runtime import contexts, hub, near, turn
 from dalsegno.runtime.replica import Tuning
+from dalsegno.stores.memory import entries
 from dalsegno.wire import items, requests
 from generators.markdown import table
 
@@ -72,10 +73,13 @@ def _turns() -> list[tuple[str, str, str, str]]:
             "`--max-context`",
             "old turns give way to a note that names them",
         ),
-        ("a tool's output in the log", format_size(tier.INLINE_MAX_BYTES), "", "becomes an artifact"),
+        ("a text in the log", format_size(tier.INLINE_MAX), "`--max-inline`", "becomes an artifact"),
         ("the preview of an artifact", f"{tier.PREVIEW_CHARS} characters", "", "ends there"),
         ("message of a turn's error", f"{turn.ERROR_CHARS} characters", "", "is cut"),
         ("transcripts kept by a process", format_size(contexts.BUDGET_BYTES), "", "the least recently used goes"),
+        ("a context or a tool's result in the hot tier", format_size(entries.ENTRY_BYTES_MAX), "", "is not kept there"),
+        ("a context in the hot tier", format_duration(frozen.CONTEXT_KEPT), "", "is read from the log again"),
+        ("what is on its way there, per replica", str(near.PUTS_MAX), "", "is not kept there"),
         (
             "a leaving replica's wait for its turns",
             format_duration(DEFAULTS.drain_timeout),

@@ -2,6 +2,7 @@
 
 import msgspec
 
+from dalsegno import stores
 from dalsegno.ops.config import Config, Reach, Setting, settings
 from generators.markdown import table
 
@@ -14,19 +15,26 @@ Durations are written `500ms`, `5s`, `1m30s`; sizes `65536`, `64KB`, `1MiB`.
 
 Three URLs choose the tiers. With none of them set, sessions are in `.dalsegno/sessions.db` of the working directory
 and large payloads in a directory beside it.
-
-| tier | URLs of this release |
-|---|---|
-| warm | `sqlite:///relative.db`, `sqlite:////absolute.db`, `memory:` |
-| hot | as the warm tier; left out, the warm tier's |
-| cold | `file:///absolute/directory`, `memory:`; left out, a directory beside the SQLite file |
 """
+
+
+def _tiers() -> str:
+    """Which URLs there are, as the stores know them."""
+    known = (("warm", stores.WARM, ""), ("hot", stores.HOT, "the warm tier's"), ("cold", stores.COLD, "a directory"))
+    rows = [
+        [tier, ", ".join(f"`{url}`" for url in urls) + (f"; left out, {default}" if default else "")]
+        for tier, urls, default in known
+    ]
+    more = (
+        "With `rediss` in place of `redis` connections use TLS. Options of Redis's URLs: `?namespace=name`, and for the"
+    )
+    return f"{table(('tier', 'URLs'), rows)}\n{more} log `?retention=30d`, `?wait=1`.\n"
 
 
 def page() -> str:
     """The whole page."""
     return "\n".join(
-        (HEAD, "## `dalsegno serve`\n", _table(Config), "## `dalsegno sessions`\n", _table(Reach)),
+        (HEAD, _tiers(), "## `dalsegno serve`\n", _table(Config), "## `dalsegno sessions`\n", _table(Reach)),
     )
 
 

@@ -6,7 +6,7 @@ async def answer(turn: Turn) -> None:
 $ dalsegno serve agent.py:answer --replicas 3
 """
 
-from dalsegno.agents.tool import Crash, outside, tool
+from dalsegno.agents.tool import Crash, Gate, outside, tool
 from dalsegno.core.context import Context
 from dalsegno.core.part import Part, Thought, ToolCall, Usage
 from dalsegno.errors import (
@@ -31,6 +31,7 @@ __all__ = [
     "DalsegnoError",
     "DidNotHappen",
     "Finding",
+    "Gate",
     "Happened",
     "Part",
     "Refused",

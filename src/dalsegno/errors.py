@@ -4,7 +4,10 @@ Exception
 └── DalsegnoError
     ├── Refused           the caller asked for something that is not so; nothing was applied; do not retry as it is
     ├── Unavailable       a tier did not answer; `outcome` says what is known; retry with the same key
+    │   └── TookTooLong   a tool's transaction outlived its own time and was undone: the tier is well, the tool is slow
     ├── Unreadable        stored state is corrupt, foreign or from a newer version; an operator must look
+    │   ├── Damaged       the same of one session of many, and which one: go on behind it
+    │   └── Shelved       the events are archived in the cold tier: bring them back and ask again (`runtime.shelf` does)
     ├── ConfigError       the process cannot start with what it was given
     └── BadArguments      a model called a tool with arguments that do not fit; the model is told
 
@@ -47,9 +50,40 @@ class Unavailable(DalsegnoError):
         self.detail = detail
         self.outcome: Outcome = outcome
 
+    @property
+    def brief(self) -> str:
+        """What anybody may be told: the rest of `detail`, behind its first colon, may name hosts, paths and users."""
+        return self.detail.partition(": ")[0]
+
+
+class TookTooLong(Unavailable):
+    """A tool's transaction was not over in the tool's own time, and was undone. The model is told."""
+
+    def __init__(self, detail: str = "the transaction took too long and was undone") -> None:
+        super().__init__(detail, outcome="not_applied")
+
 
 class Unreadable(DalsegnoError):
     """Stored bytes cannot be verified or understood. Never answered with an empty or an older history (law 7)."""
+
+
+class Damaged(Unreadable):
+    """One session of many cannot be read; the others can, when whoever walks past them goes on behind this one."""
+
+    def __init__(self, tenant: str, session: str, detail: str) -> None:
+        super().__init__(detail)
+        self.tenant = tenant
+        self.session = session
+
+
+class Shelved(Unreadable):
+    """The events that were asked for are in the cold tier; `shelf` says where, in the words of whoever shelved them."""
+
+    def __init__(self, tenant: str, session: str, shelf: bytes) -> None:
+        super().__init__(f"session {session}: its events are archived")
+        self.tenant = tenant
+        self.session = session
+        self.shelf = shelf
 
 
 class ConfigError(DalsegnoError):

@@ -4,26 +4,23 @@ Nothing here runs. `stores` keep these promises on a product, `testing` checks t
 Every method may raise `Unavailable` (the tier did not answer) and `Unreadable` (it answered something damaged).
 """
 
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from datetime import timedelta
-from typing import Any, Literal, Protocol, TypeVar, runtime_checkable
+from typing import Any, Protocol, TypeVar, runtime_checkable
 
-import msgspec
-
-from dalsegno.core.append import Decide, Decision
+from dalsegno.core.append import Decide, Decision, Known
 from dalsegno.core.claim import Claimed
-from dalsegno.core.effect import UnknownPolicy
-from dalsegno.core.event import EffectClass, Event
-from dalsegno.core.json import Json, JsonObject
-from dalsegno.core.refs import Hint as Hint
-from dalsegno.core.refs import Member as Member
-from dalsegno.core.refs import OpenStep as OpenStep
-from dalsegno.core.refs import Page as Page
-from dalsegno.core.refs import Query as Query
-from dalsegno.core.refs import Ref as Ref
+from dalsegno.core.effect import DidNotHappen, Finding, Happened
+from dalsegno.core.event import Event
+from dalsegno.core.refs import Hint, Member, OpenStep, Page, Query, Ref
 from dalsegno.core.session import Session
 from dalsegno.core.stream import Piece
+from dalsegno.core.tool import Call, Tool, Transaction
+
+__all__ = ["Agent", "Blobs", "Cache", "Fleet", "Hot", "Ids", "Log", "Transactions", "Warm"]
+__all__ += ["Call", "DidNotHappen", "Finding", "Happened", "Hint", "Known", "Member", "OpenStep"]
+__all__ += ["Page", "Query", "Ref", "Tool", "Transaction"]
 
 R = TypeVar("R")
 
@@ -81,25 +78,14 @@ class Log(Protocol):
         ...
 
 
-class Transaction(Protocol):
-    """A tool's own transaction in the log's database."""
-
-    async def execute(self, statement: str, parameters: Sequence[object] = ()) -> Sequence[tuple[object, ...]]:
-        """Run one statement and return its rows. Statements that would end the transaction are refused."""
-        ...
-
-    async def commit(self, decide: Decide[R]) -> Decision[R]:
-        """Append to the session in this same transaction and commit both. Nothing can follow."""
-        ...
-
-
 @runtime_checkable
 class Transactions(Protocol):
     """Stores whose database tools may share (effect class `transactional`).
 
     1. What the tool wrote and what `commit` decided become durable together or not at all.
     2. A refused or fenced decision undoes what the tool wrote.
-    3. After `timeout` the transaction is undone and the next call raises `Unavailable(outcome="not_applied")`.
+    3. After `timeout` the transaction is undone and the next call raises `TookTooLong`. Whatever else stops it raises
+       `Unavailable`: run the tool again, once it is known that nothing was committed.
     """
 
     def transaction(self, ref: Ref, *, timeout: timedelta) -> AbstractAsyncContextManager[Transaction]:
@@ -172,6 +158,30 @@ class Hot(Protocol):
         ...
 
 
+@runtime_checkable
+class Cache(Protocol):
+    """Hot tiers that keep near what any replica could work out again. It may lose everything at any moment (P10).
+
+    1. `get` returns what was put under that name, whole, or nothing.
+    2. A lower version never replaces a higher one, however late it arrives.
+    3. Everything expires by itself, `keep` after it was put; what is too large is not kept at all.
+    4. After `forget` nothing is found under that `ref`, not even what arrives after it, for as long as that may be.
+    5. No call takes longer than 250 ms; what cannot be done in that time is dropped, or raises `Unavailable`.
+    """
+
+    async def put(self, ref: Ref, name: str, version: int, content: bytes, *, keep: timedelta) -> None:
+        """Keep `content`, unless what is kept under that name is newer."""
+        ...
+
+    async def get(self, ref: Ref, name: str) -> tuple[int, bytes] | None:
+        """The version and the content."""
+        ...
+
+    async def forget(self, ref: Ref) -> None:
+        """Remove all that is kept under that `ref`, for good."""
+        ...
+
+
 class Blobs(Protocol):
     """The cold tier: immutable objects under names that contain the hash of their content.
 
@@ -192,6 +202,10 @@ class Blobs(Protocol):
         """Remove every object whose name begins with `prefix`."""
         ...
 
+    async def list(self, prefix: str, *, after: str = "", limit: int = 1000) -> Sequence[str]:
+        """Names that begin with `prefix`, in an order of the tier's own, those behind `after`."""
+        ...
+
 
 class Ids(Protocol):
     """Where randomness comes from."""
@@ -210,75 +224,44 @@ class Warm(Log, Fleet, Protocol):
 
     1. `unerased` names a deleted session from its deletion on until it counts as erased, however damaged it is and
        wherever an erasure was broken off; and again after any later write to it.
+    2. A `walk` from the beginning to its end comes past every session that was there when it began. One that cannot be
+       read ends its page; at the beginning of a page it raises `Damaged` (or `Shelved`): go on behind the one it names.
+    3. What was shelved raises `Shelved` where it is needed, and is never an empty or shorter log. Sessions, keys and
+       whatever was written since are served as before.
     """
 
     async def unerased(self, *, after: Ref | None = None, limit: int) -> Mapping[Ref, int]:
         """Deleted sessions, of any tenant, and their epochs; in an order of the store's own, those behind `after`."""
         ...
 
+    async def walk(self, *, after: Ref | None = None, limit: int) -> Sequence[Session]:
+        """Sessions of any tenant, deleted ones too, in an order of the store's own, those behind `after`.
+
+        `shelved` is set where a shelf is kept.
+        """
+        ...
+
+    async def keys(self, ref: Ref) -> Mapping[bytes, Known]:
+        """All that is known under the session's keys."""
+        ...
+
+    async def shelve(self, ref: Ref, shelf: bytes, *, head: int, epoch: int) -> bool:
+        """Remove all events of an idle session that stands at `head` under `epoch`, in one step with keeping `shelf`,
+        which says where they are (opaque here).
+
+        False: it stands elsewhere, is at work, is deleted or has a shelf already, and nothing was done.
+        """
+        ...
+
+    async def unshelve(self, ref: Ref, shelf: bytes, events: Sequence[Event]) -> None:
+        """Put the events of that shelf back, in one step with forgetting it. If the session has no such shelf any more,
+        or is deleted, this does nothing.
+        """
+        ...
+
     async def close(self) -> None:
         """Let go of files, threads and connections."""
         ...
-
-
-class Call(msgspec.Struct, frozen=True):
-    """One call of a tool. `key` is stable: forward it to whatever the tool changes, so that a repeat changes
-    nothing.
-    """
-
-    id: str
-    name: str
-    arguments: JsonObject
-    key: str
-    session: str
-    tenant: str
-    turn: str
-    transaction: Transaction | None = None
-
-
-class Happened(msgspec.Struct, frozen=True):
-    """A probe's finding: the effect happened, and this is what the tool would have returned."""
-
-    result: Json
-
-
-class DidNotHappen(msgspec.Struct, frozen=True):
-    """A probe's finding: the effect did not happen, and the call may run."""
-
-
-Finding = Happened | DidNotHappen | None
-"""What a probe may answer; None = it cannot tell, and the model is told so."""
-
-
-class Tool(msgspec.Struct, frozen=True):
-    """What an agent can do to the world, and what is known about doing it twice.
-
-    1. `run` is given a `Call` with the arguments as the model wrote them; it validates them, and raises `BadArguments`.
-    2. A `transactional` tool's call carries the transaction that its writes and its record share.
-    3. `gate="approval"`: a human is asked before each call. `gate="outside"`: somebody else carries it out.
-    """
-
-    name: str
-    run: Callable[[Call], Awaitable[Json]]
-    description: str = ""
-    parameters: JsonObject = msgspec.field(default_factory=lambda: {"type": "object", "properties": {}})
-    effect: EffectClass = "once"
-    unknown: UnknownPolicy = "tell"
-    probe: Callable[[Call], Awaitable[Finding]] | None = None
-    gate: Literal["none", "approval", "outside"] = "none"
-    dedupe: Literal["never", "turn", "session"] = "never"
-    timeout_seconds: float = 300.0
-    answer_within_seconds: float | None = None
-
-    @property
-    def spec(self) -> JsonObject:
-        """The tool as the Responses API describes functions to a model."""
-        return {
-            "type": "function",
-            "name": self.name,
-            "description": self.description,
-            "parameters": self.parameters,
-        }
 
 
 class Agent(Protocol):

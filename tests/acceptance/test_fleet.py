@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from dalsegno.client import Client
-from dalsegno.testing.fleet import supervised
+from dalsegno.testing.fleet import Fleet, supervised
 from tests.acceptance.conftest import TARGET, Serving
 from tests.acceptance.crowd import STUBBORN, Crowd
 from tests.acceptance.ledger import Ledger
@@ -22,6 +22,7 @@ from tests.support import wait_until
 pytestmark = [pytest.mark.xdist_group("processes"), pytest.mark.timeout(seconds(120))]
 
 DRAIN_SECONDS = 5.0
+DRAIN = ("--drain-timeout", f"{DRAIN_SECONDS:g}s")
 BYSTANDERS = 12
 
 
@@ -29,28 +30,29 @@ async def test_a_rolling_restart_fails_no_request(serving: Serving, ledger: Ledg
     """Rolling restart under load: every request succeeds after the client's retry, every replica leaves within its
     time and with exit code 0, and P1, P2, P5, P7 and P8 hold meanwhile.
     """
-    cycles, codes, leaves = size(3, 50), list[int](), list[float]()
-    async with serving(options=("--drain-timeout", f"{DRAIN_SECONDS:g}s")) as fleet:
-        crowd = Crowd(fleet, size=12, seed=6, words=20, pace_ms=5)
-        async with crowd.at_work(within=30):
-            await wait_until(lambda: crowd.ended >= 12, description="everybody has heard an answer", timeout=30)
-            for _ in range(cycles):
-                for replica in fleet:
-                    before, began = crowd.ended, time.monotonic()
-                    codes.append(await replica.leave())
-                    leaves.append(time.monotonic() - began)
-                    await replica.start()
-                    await wait_until(lambda before=before: crowd.ended > before, description="work goes on", timeout=10)  # type: ignore[misc]
-        violations = list[str]()
-        async with Client(fleet.urls) as client:
-            world = world_of(ledger, database)
-            for seen in crowd.seen:
-                log = await log_of(client.session(seen.session.id))
-                violations += judge(seen, log, world)
-        failed = [event for seen in crowd.seen for event in seen.events if event.type == "turn.failed"]
+    async with serving(options=DRAIN) as fleet:
+        await survive_restarts(fleet, size(3, 50), ledger, database)
+
+
+async def survive_restarts(fleet: Fleet, cycles: int, ledger: Ledger, database: Path | str) -> None:
+    """Everybody talks while one replica after another leaves and is started again; then everything is judged."""
+    codes, leaves = list[int](), list[float]()
+    crowd = Crowd(fleet, size=12, seed=6, words=20, pace_ms=5)
+    async with crowd.at_work(within=30):
+        await wait_until(lambda: crowd.ended >= 12, description="everybody has heard an answer", timeout=30)
+        for _ in range(cycles):
+            for replica in fleet:
+                before, began = crowd.ended, time.monotonic()
+                codes.append(await replica.leave())
+                leaves.append(time.monotonic() - began)
+                await replica.start()
+                await wait_until(lambda before=before: crowd.ended > before, description="work goes on", timeout=10)  # type: ignore[misc]
+    violations, turns = await crowd.judged(world_of(ledger, database))
+    failed = [end for end in turns if end["type"] == "turn.failed"]
     publish(
-        f"{len(codes)} replicas left, the slowest in {max(leaves):.2f} s; {crowd.ended} turns, "
-        f"{sum(seen.resumed for seen in crowd.seen)} streams resumed"
+        f"{cycles} rolling restarts: {len(codes)} replicas left, the slowest in {max(leaves):.2f} s; "
+        f"{len(turns)} turns, {sum(seen.resumed for seen in crowd.seen)} streams resumed, {len(failed)} failed, "
+        f"{len(violations)} violations"
     )
     assert codes == [0] * 3 * cycles
     assert violations == [] and failed == []

@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 from dalsegno.client import ApiError, Client, SessionHandle
+from dalsegno.testing.fleet import Fleet
 from tests.acceptance import hostile
 from tests.acceptance.conftest import Serving
 from tests.acceptance.crowd import STUBBORN
@@ -31,8 +32,13 @@ async def test_hostile_requests_break_nothing(serving: Serving):
     """P12: "Accepted text comes back code point for code point; what cannot be stored is refused before it is
     acknowledged; each error says whether anything was applied." No 5xx, no death, no session that answers no more.
     """
-    count = size(1000, 50_000)
-    async with serving(replicas=1) as fleet, Client(fleet.urls, retry=STUBBORN) as client:
+    async with serving(replicas=1) as fleet:
+        await survive_shots(fleet, size(1000, 50_000))
+
+
+async def survive_shots(fleet: Fleet, count: int) -> None:
+    """Fire at the sessions of one replica, in lanes, and see after each shot that its session still answers."""
+    async with Client(fleet.urls, retry=STUBBORN) as client:
         replica = fleet["r1"]
         pid = replica.pid
         sessions = [await client.sessions.create() for _ in range(LANES)]

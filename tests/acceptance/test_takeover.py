@@ -4,6 +4,7 @@ import asyncio
 import json
 import statistics
 from collections.abc import Mapping
+from contextlib import aclosing
 from datetime import timedelta
 from functools import partial
 from pathlib import Path
@@ -11,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from dalsegno.client import Client
+from dalsegno.client import TERMINAL, Client, Transcript
 from dalsegno.testing.fleet import Fleet, Served
 from tests.acceptance.conftest import Serving
 from tests.acceptance.crowd import STUBBORN
@@ -23,6 +24,7 @@ from tests.support import wait_until
 pytestmark = [pytest.mark.xdist_group("processes"), pytest.mark.timeout(seconds(180))]
 
 P50_SECONDS, P99_SECONDS = 0.3, 1.0
+SHORT_LEASE = ("--lease-ttl", "1s")
 Script = dict[str, Any]
 
 
@@ -70,14 +72,22 @@ async def test_a_stopped_replica_cannot_write_when_it_wakes(serving: Serving, le
     """P4: "A replica that lost its lease, however long it was paused and whatever its clock says, cannot append to a
     turn, end it, or publish to its stream." And it serves again once it is awake.
     """
-    pauses, stale, seen_by = size(20, 500), list[str](), list[Seen]()
-    async with serving(options=("--lease-ttl", "1s")) as fleet, Client(fleet.urls, retry=STUBBORN) as client:
+    async with serving(options=SHORT_LEASE) as fleet:
+        await survive_pauses(fleet, size(20, 500), ledger, database)
+
+
+async def survive_pauses(fleet: Fleet, pauses: int, ledger: Ledger, database: Path | str) -> None:
+    """Stop whoever runs a turn until another replica has it and somebody listens there, one turn after another; then
+    everything is judged.
+    """
+    stale, seen_by = list[str](), list[Seen]()
+    async with Client(fleet.urls, retry=STUBBORN) as client:
         for number in range(pauses):
             session = await client.sessions.create()
             # Every other replica is stopped at the worst moment: a result in its hands, about to be recorded.
             do = ["keyed", "once", "transactional"] if number % 2 else ["keyed", "halt", "once"]
             script = {"id": f"z{number}", "do": do, "words": 10, "pace_ms": 12, "voice": "own"}
-            said = Said(script, await session.send(json.dumps(script)))
+            seen = Seen(session, [Said(script, await session.send(json.dumps(script)))])
             zombie, _ = await running(fleet, ledger, script, step=number % 4 if number % 2 else 1)
             if number % 2:
                 zombie.pause()
@@ -86,19 +96,21 @@ async def test_a_stopped_replica_cannot_write_when_it_wakes(serving: Serving, le
                     partial(ledger.lines, "halt", label=f"{script['id']}/1"), description="it has stopped itself"
                 )
             others = Client([url for url, replica in zip(fleet.urls, fleet, strict=True) if replica is not zombie])
-            async with others:
+            async with others, asyncio.TaskGroup() as group:
                 await wait_until(
                     partial(taken_over, ledger, script, zombie.pid),
                     description="another replica has taken over",
                     timeout=15,
                 )
+                group.create_task(hear(seen, others))
+                await wait_until(partial(bool, seen.events), description="somebody listens to the other one")
                 zombie.resume()
-                turn = await others.session(session.id).turn(said.receipt.turn, wait=timedelta(seconds=20))
+                turn = await others.session(session.id).turn(seen.said[0].receipt.turn, wait=timedelta(seconds=20))
             assert turn["status"] == "completed", turn
             await serves(fleet, zombie)
             log = await log_of(session)
             stale += written_by_the_stopped(log, zombie.pid)
-            seen_by.append(Seen(session, [said]))
+            seen_by.append(seen)
         logs = [await log_of(client.session(seen.session.id)) for seen in seen_by]
     world = world_of(ledger, database)
     violations = [found for seen, log in zip(seen_by, logs, strict=True) for found in judge(seen, log, world)]
@@ -120,6 +132,18 @@ async def running(fleet: Fleet, ledger: Ledger, script: Script, *, step: int = 0
     assert owner is not None
     await asyncio.sleep(0.05)  # into the middle of the step, which takes several times as long
     return owner, line
+
+
+async def hear(seen: Seen, client: Client) -> None:
+    """Follow the session's only turn from its beginning to its end."""
+    transcript = Transcript()
+    async with aclosing(client.session(seen.session.id).stream(after=0)) as events:
+        async for event in events:
+            transcript.add(event)
+            seen.events.append(event)
+            seen.texts = transcript.texts
+            if event.type in TERMINAL:
+                return
 
 
 def taken_over(ledger: Ledger, script: Script, pid: int) -> bool:

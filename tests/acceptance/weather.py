@@ -14,8 +14,8 @@ from dalsegno.testing.servers.process import free_port
 from dalsegno.testing.servers.redis import Redis
 
 FLUSH_EVERY_SECONDS = 0.05
-LATE = timedelta(milliseconds=10)
-"""In either direction: a hundred times as late as usual, and not late enough to be given up."""
+LATE = timedelta(milliseconds=40)
+"""In either direction: four hundred times as late as usual, and not late enough to be given up."""
 
 
 def count(redis: Redis, section: str, name: str) -> int:

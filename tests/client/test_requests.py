@@ -10,6 +10,7 @@ import msgspec
 import pytest
 
 from dalsegno.client import ApiError, Client, ContractBroken, Retry, Unreachable
+from dalsegno.http import problems
 from tests.client.scripted import QUICK, RECEIPT, Fleet, Replica, Reply, answer, problem
 
 SESSION = {"id": "s", "status": "idle", "head": 3}
@@ -86,6 +87,20 @@ async def test_a_retry_after_beyond_patience_is_raised(pauses: list[float]):
             await (await fleet.client()).session("s").get()
     assert raised.value.retry_after == timedelta(seconds=60)
     assert pauses == []
+
+
+async def test_the_second_that_servers_ask_for_is_within_everybodys_patience(pauses: list[float]):
+    """An outage of the store is waited for by whoever says nothing else; less patience than that is none at all."""
+    asked = max(problems.RETRY_AFTER_SECONDS.values())
+    assert timedelta(seconds=asked) <= Retry().longest
+    away = problem(503, "store_unavailable", retry_after=str(asked))
+    async with Fleet(Replica([away, answer(200, SESSION)]), retry=Retry()) as fleet:
+        await (await fleet.client()).session("s").get()
+    assert len(pauses) == 1 and pauses[0] >= asked
+    hasty = Retry(rounds=200, longest=timedelta(seconds=asked) - timedelta(milliseconds=1))
+    async with Fleet(Replica([away]), retry=hasty) as fleet:
+        with pytest.raises(ApiError):
+            await (await fleet.client()).session("s").get()
 
 
 async def test_pauses_grow_to_a_bound_and_end(pauses: list[float]):

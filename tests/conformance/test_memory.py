@@ -12,13 +12,16 @@ from dalsegno.ports import Member
 from dalsegno.stores.memory import MemoryDatabase, MemoryLog
 from dalsegno.testing.conformance import (
     BlobsCases,
+    CacheCases,
     ClaimCases,
     ErasureCases,
     FleetCases,
     HotCases,
     LogCases,
+    ShelfCases,
     StorageCases,
     TransactionCases,
+    WalkCases,
     log_machine,
 )
 from dalsegno.testing.conformance.memory import MemoryBlobsWorld, MemoryHotWorld, MemoryWorld
@@ -51,6 +54,14 @@ class TestErasure(Memory, ErasureCases):
     pass
 
 
+class TestWalks(Memory, WalkCases):
+    pass
+
+
+class TestShelf(Memory, ShelfCases):
+    pass
+
+
 class TestClaims(Memory, ClaimCases):
     pass
 
@@ -64,6 +75,12 @@ class TestTransactions(Memory, TransactionCases):
 
 
 class TestHot(HotCases):
+    @pytest.fixture
+    def world(self) -> MemoryHotWorld:
+        return MemoryHotWorld()
+
+
+class TestCache(CacheCases):
     @pytest.fixture
     def world(self) -> MemoryHotWorld:
         return MemoryHotWorld()

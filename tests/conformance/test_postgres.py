@@ -22,8 +22,10 @@ from dalsegno.testing.conformance import (
     FleetCases,
     HotCases,
     LogCases,
+    ShelfCases,
     StorageCases,
     TransactionCases,
+    WalkCases,
     log_machine,
 )
 from dalsegno.testing.conformance.acts import session
@@ -170,6 +172,14 @@ class TestStorage(StorageCases):
 
 
 class TestErasure(ErasureCases):
+    pass
+
+
+class TestWalks(WalkCases):
+    pass
+
+
+class TestShelf(ShelfCases):
     pass
 
 

@@ -7,9 +7,8 @@ from datetime import timedelta
 
 import pytest
 
-from dalsegno.ports import Hot
 from dalsegno.stores.redis import RedisHot
-from dalsegno.testing.conformance import HotCases
+from dalsegno.testing.conformance import CacheCases, HotCases
 from dalsegno.testing.servers import redis as servers
 
 VERSIONS = servers.found()
@@ -17,7 +16,7 @@ WANTED = ("valkey-9.1", "valkey-8.1", "redis-7.0")
 
 
 class RedisHotWorld:
-    """A `HotWorld` in a namespace of its own."""
+    """A `HotWorld` and `CacheWorld` in a namespace of its own."""
 
     lifetime = timedelta(seconds=1)
 
@@ -25,7 +24,7 @@ class RedisHotWorld:
         self._url = f"{url}?namespace={secrets.token_hex(4)}"
         self._opened: list[RedisHot] = []
 
-    async def open(self) -> Hot:
+    async def open(self) -> RedisHot:
         hot = await RedisHot.open(self._url, lifetime=self.lifetime)
         self._opened.append(hot)
         return hot
@@ -58,7 +57,7 @@ def sentinels() -> Iterator[str]:
         yield watched.url
 
 
-class TestOneServer(HotCases):
+class TestOneServer(HotCases, CacheCases):
     @pytest.fixture
     async def world(self, one: str) -> AsyncIterator[RedisHotWorld]:
         world = RedisHotWorld(one)
@@ -66,7 +65,7 @@ class TestOneServer(HotCases):
         await world.close()
 
 
-class TestCluster(HotCases):
+class TestCluster(HotCases, CacheCases):
     @pytest.fixture
     async def world(self, cluster: str) -> AsyncIterator[RedisHotWorld]:
         world = RedisHotWorld(cluster)
@@ -74,7 +73,7 @@ class TestCluster(HotCases):
         await world.close()
 
 
-class TestSentinels(HotCases):
+class TestSentinels(HotCases, CacheCases):
     @pytest.fixture
     async def world(self, sentinels: str) -> AsyncIterator[RedisHotWorld]:
         world = RedisHotWorld(sentinels)

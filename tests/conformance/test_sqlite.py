@@ -28,8 +28,10 @@ from dalsegno.testing.conformance import (
     FleetCases,
     HotCases,
     LogCases,
+    ShelfCases,
     StorageCases,
     TransactionCases,
+    WalkCases,
     log_machine,
 )
 
@@ -185,6 +187,14 @@ class TestStorage(StorageCases):
 
 
 class TestErasure(ErasureCases):
+    pass
+
+
+class TestWalks(WalkCases):
+    pass
+
+
+class TestShelf(ShelfCases):
     pass
 
 

@@ -29,6 +29,7 @@ from dalsegno.testing.conformance import (
     FleetCases,
     LogCases,
     StorageCases,
+    WalkCases,
     acts,
     log_machine,
 )
@@ -358,6 +359,75 @@ class IgnoresFilters(MemoryDatabase):
         return super().page(tenant, Query(query.after, query.limit))
 
 
+# ---------------------------------------------------------------------------- wrong walks
+
+
+class LeavesOutTheDeleted(MemoryDatabase):
+    """Walks past what is listed."""
+
+    def walk(self, after, limit):
+        return [one for one in super().walk(after, limit) if not one.deleted]
+
+
+class LeavesOutATenant(MemoryDatabase):
+    """Walks past the first tenant's sessions."""
+
+    def walk(self, after, limit):
+        found = super().walk(after, limit)
+        first = next(ref.tenant for ref in self.rows) if self.rows else ""
+        return [one for one in found if one.tenant == first]
+
+
+class LeavesOutTheDamaged(MemoryDatabase):
+    """Walks on where it cannot read."""
+
+    def walk(self, after, limit):
+        begin = 0 if after is None else list(self.rows).index(after) + 1
+        found = []
+        for ref in list(self.rows)[begin:]:
+            try:
+                found.append(self.session(ref, self.rows[ref]))
+            except Unreadable:
+                continue
+        return found[:limit]
+
+
+class WalksInOrderOfWriting(MemoryDatabase):
+    """Comes to a place again when its sessions are written: the newest first."""
+
+    def _write(self, ref, row, write, now):
+        super()._write(ref, row, write, now)
+        self.rows[ref] = self.rows.pop(ref)
+
+
+class WalksPastOldSnapshots(MemoryDatabase):
+    """Believes a snapshot of another version."""
+
+    def walk(self, after, limit):
+        return [
+            one if self.rows[ref].version else Session(ref.id, ref.tenant)
+            for ref, one in zip(self.rows, super().walk(after, limit), strict=False)
+        ]
+
+
+class ForgetsAKey(MemoryDatabase):
+    """Knows one key less than it was given."""
+
+    def keys(self, ref):
+        return dict(list(super().keys(ref).items())[1:])
+
+
+class KnowsEverybodysKeys(MemoryDatabase):
+    """Finds keys by the session's id."""
+
+    def keys(self, ref):
+        found = {}
+        for other in self.rows:
+            if other.id == ref.id or not self.rows.get(ref):
+                found.update(super().keys(other))
+        return found
+
+
 # ---------------------------------------------------------------------------- wrong claims and fleets
 
 
@@ -542,6 +612,13 @@ WRONG: dict[type, Callable[..., Any]] = {
     ListsTheDeleted: StorageCases.test_a_deleted_session_is_a_tombstone,
     StopsListingEarly: StorageCases.test_a_listing_goes_by_pages_in_order_of_id,
     IgnoresFilters: StorageCases.test_a_listing_is_filtered,
+    LeavesOutTheDeleted: WalkCases.test_a_walk_comes_past_every_session,
+    LeavesOutATenant: WalkCases.test_a_walk_comes_past_every_session,
+    LeavesOutTheDamaged: partial(WalkCases.test_a_walk_leaves_no_damaged_session_out, limit=2),
+    WalksInOrderOfWriting: WalkCases.test_a_walk_goes_on_behind_where_it_was,
+    WalksPastOldSnapshots: WalkCases.test_a_walk_rebuilds_what_another_version_wrote,
+    ForgetsAKey: WalkCases.test_keys_are_all_there_is_under_a_session,
+    KnowsEverybodysKeys: WalkCases.test_keys_are_all_there_is_under_a_session,
     ClaimsTheOwned: ClaimCases.test_a_living_owner_is_left_alone,
     ClaimsInTwoSteps: ClaimCases.test_a_session_goes_to_one_claimant_only,
     ClaimsTheParked: ClaimCases.test_a_parked_turn_is_not_ready,

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Callable, Sequence
+from datetime import timedelta
 from functools import partial
 from typing import Any
 
@@ -11,7 +12,7 @@ from dalsegno.core.stream import Piece
 from dalsegno.errors import DalsegnoError, LeaseLost
 from dalsegno.ports import Hint, OpenStep, Ref
 from dalsegno.stores.memory import MemoryBlobs, MemoryHot
-from dalsegno.testing.conformance import BlobsCases, HotCases, acts
+from dalsegno.testing.conformance import BlobsCases, CacheCases, HotCases, acts
 from dalsegno.testing.conformance.memory import MemoryBlobsWorld, MemoryHotWorld
 
 # ---------------------------------------------------------------------------- wrong hot tiers
@@ -112,6 +113,72 @@ class TellsItselfOnly(MemoryHot):
                 heard(hint)
 
 
+class LastPutWins(MemoryHot):
+    """Does not look at versions."""
+
+    async def put(self, ref: Ref, name: str, version: int, content: bytes, *, keep: timedelta):
+        self.cache.entries._drop((ref, name))
+        await super().put(ref, name, version, content, keep=keep)
+
+
+class LooksThenPuts(MemoryHot):
+    """Compares versions, and puts later."""
+
+    async def put(self, ref: Ref, name: str, version: int, content: bytes, *, keep: timedelta):
+        known = self.cache.entries.find(ref, name)
+        await asyncio.sleep(0)
+        if known is None or known.version <= version:
+            self.cache.entries._drop((ref, name))
+            self.cache.entries.put(ref, name, version, content, keep=keep)
+
+
+class CutsOff(MemoryHot):
+    """Keeps the beginning of what is large."""
+
+    async def put(self, ref: Ref, name: str, version: int, content: bytes, *, keep: timedelta):
+        await super().put(ref, name, version, content[:100_000], keep=keep)
+
+
+class OneNameASession(MemoryHot):
+    """Knows a session by what was put last."""
+
+    async def put(self, ref: Ref, name: str, version: int, content: bytes, *, keep: timedelta):
+        await super().put(ref, "", version, content, keep=keep)
+
+    async def get(self, ref: Ref, name: str):
+        return await super().get(ref, "")
+
+
+class OneTimeForAll(MemoryHot):
+    """A neighbour that is kept for long keeps everything."""
+
+    async def put(self, ref: Ref, name: str, version: int, content: bytes, *, keep: timedelta):
+        await super().put(ref, name, version, content, keep=timedelta(days=1))
+
+
+class ForgetsForNow(MemoryHot):
+    """What is on its way when a session is forgotten arrives all the same."""
+
+    async def forget(self, ref: Ref):
+        await super().forget(ref)
+        self.cache.entries._forgotten.clear()
+
+
+class ForgetsNothing(MemoryHot):
+    """Waits for things to expire."""
+
+    async def forget(self, ref: Ref):
+        return
+
+
+class TakesItsTime(MemoryHot):
+    """Comes back when it is done."""
+
+    async def get(self, ref: Ref, name: str):
+        await asyncio.sleep(0.6)
+        return await super().get(ref, name)
+
+
 # ---------------------------------------------------------------------------- wrong cold tiers
 
 
@@ -163,6 +230,14 @@ WRONG: dict[type, Callable[..., Any]] = {
     KeepsForever: HotCases.test_what_nobody_touches_expires,
     IgnoresAfter: HotCases.test_a_reader_gets_what_it_lacks,
     TellsItselfOnly: HotCases.test_hints_reach_every_listener,
+    LastPutWins: CacheCases.test_a_lower_version_never_wins,
+    LooksThenPuts: CacheCases.test_the_highest_version_wins_a_race,
+    CutsOff: partial(CacheCases.test_what_is_put_is_found_by_others, content=bytes(200_000)),
+    OneNameASession: CacheCases.test_names_and_sessions_are_their_own,
+    OneTimeForAll: CacheCases.test_everything_expires,
+    ForgetsForNow: CacheCases.test_what_is_forgotten_does_not_come_back,
+    ForgetsNothing: CacheCases.test_what_is_forgotten_does_not_come_back,
+    TakesItsTime: CacheCases.test_no_call_takes_long,
     BelievesNames: partial(BlobsCases.test_damage_is_an_error, content=b"x"),
     WritesHalves: BlobsCases.test_an_object_is_never_seen_half_written,
     DeletesByFolder: BlobsCases.test_a_prefix_is_deleted_and_nothing_else,

@@ -42,6 +42,8 @@ def test_numbers_are_never_changed():
         "turn.failed": 11,
         "turn.cancelled": 12,
         "context.summarized": 13,
+        "session.moved": 14,
+        "session.settled": 15,
     }
 
 

@@ -133,3 +133,8 @@ def test_a_queued_message_is_not_shown_before_its_turn():
     """The model that answers the first message does not see the second."""
     walk = played([("say", 1), ("say", 0)])
     assert [text_of(item) for item in context(walk.events, session=SESSION).items] == ["message 1"]
+
+
+def test_the_text_of_a_client_s_message_without_a_type():
+    """An item that says no type is a message."""
+    assert text_of({"role": "user", "content": [{"type": "input_text", "text": "hi"}]}) == "hi"

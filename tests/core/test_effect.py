@@ -13,7 +13,7 @@ from dalsegno.core.effect import RECOVERY, Recovery, UnknownPolicy, dedupe_diges
 from dalsegno.core.event import EffectClass
 from dalsegno.core.item import output
 from dalsegno.core.part import add_usage
-from dalsegno.core.tier import Artifact, parse_artifact, spill_output
+from dalsegno.core.tier import Artifact, parse_artifact, spill_item
 from tests.core.walk import SESSION
 
 CLASSES = typing.get_args(EffectClass)
@@ -40,25 +40,33 @@ def test_a_call_is_recognised_by_what_it_asks(arguments: dict[str, Any]):
     assert dedupe_digest("t", {"n": 1}) == dedupe_digest("t", {"n": 1.0})
 
 
+@pytest.mark.parametrize("number", [2**53, 1_234_567_890_123_456_789, 2**63 - 2])
+def test_neighbours_are_not_one_call(number: int):
+    """An id of 64 bits is not taken for the next one, though both are the same double."""
+    assert float(number) == float(number + 1)
+    assert dedupe_digest("t", {"id": number}) != dedupe_digest("t", {"id": number + 1})
+    assert dedupe_digest("t", {"id": 10**22}) == dedupe_digest("t", {"id": 1e22})
+
+
 @pytest.mark.parametrize(
     ("text", "spills"), [("", False), ("x" * 100, False), ("x" * 101, True), ("𝄋" * 25, False), ("𝄋" * 26, True)]
 )
 def test_a_large_output_leaves_a_pointer(text: str, spills: bool):
     """The bound is in bytes; what goes to cold storage is the whole text, under its hash."""
     item = output("c", text, item_id="fco_1")
-    spill = spill_output(SESSION, item, inline_max=100)
+    spill = spill_item(SESSION, 7, item, inline_max=100)
     assert (spill is not None) == spills
     if spill is not None:
         assert spill.payload.decode() == text
         assert spill.artifact.sha256 == hashlib.sha256(spill.payload).hexdigest()
         assert parse_artifact(str(spill.artifact)) == spill.artifact
-        assert spill.item["artifact"] == {
+        assert spill.kept["artifact"] == {
             "id": str(spill.artifact),
             "bytes": len(spill.payload),
             "characters": len(text),
         }
-        assert str(spill.item["output"]).startswith(text[:2000])
-        assert {name: spill.item[name] for name in item if name != "output"} == {
+        assert str(spill.kept["output"]).startswith(text[:2000])
+        assert {name: spill.kept[name] for name in item if name != "output"} == {
             name: item[name] for name in item if name != "output"
         }
 
@@ -74,7 +82,7 @@ def test_what_is_no_artifact(text: str):
 
 def test_an_artifact_has_one_spelling():
     """Its id is what `str` gives."""
-    artifact = Artifact(SESSION, "a" * 64)
+    artifact = Artifact(SESSION, 3, "a" * 64)
     assert parse_artifact(str(artifact)) == artifact
 
 

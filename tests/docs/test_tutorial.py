@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 import dalsegno
+from dalsegno.testing.servers.postgres import Postgres
 from tests.docs.pages import DOCS, Block, blocks
 from tests.docs.shell import Shell, commands
 
@@ -48,6 +49,20 @@ def test_a_newcomer_can_follow_the_tutorial_word_for_word(page: Path, shell: She
             (tmp_path / block.marker.removeprefix("file: ")).write_text(_moved(block.text, ports), "utf-8")
         elif block.kind == "console":
             _type(block, shell, ports)
+
+
+def test_a_fleet_moves_to_another_store_as_it_is_written(shell: Shell, tmp_path: Path, server: Postgres) -> None:
+    """The same of the how-to, on a PostgreSQL of our own."""
+    places = dict(zip(PORTS, _free_ports(len(PORTS)), strict=True))
+    places["postgresql://dalsegno@db.internal/agents"] = database = server.database()
+    try:
+        for block in blocks(DOCS / "how-to" / "move-to-another-store.md"):
+            if block.marker.startswith("file: "):
+                (tmp_path / block.marker.removeprefix("file: ")).write_text(block.text, "utf-8")
+            elif block.kind == "console":
+                _type(block, shell, places)
+    finally:
+        server.drop(database)
 
 
 def _type(block: Block, shell: Shell, ports: dict[str, str]) -> None:

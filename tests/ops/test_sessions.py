@@ -170,6 +170,8 @@ def closed_pipe() -> int:
         (["list", "--url", "http://me:secret@localhost:99999"], 2, "names no server"),
         (["list", "--api-key", "schlüssel-secret"], 2, "--api-key: the value will not do"),
         (["list", "--warm", WARM, "--tenant", ""], 2, "--tenant"),
+        (["archive", "--url", "http://127.0.0.1:1"], 2, "name its stores with --warm"),
+        (["archive", "--warm", WARM, "--idle", "30"], 2, "'30' has no unit"),
         (["nonsense"], 2, "nonsense"),
     ],
 )
@@ -198,3 +200,24 @@ async def test_a_warm_tier_is_read_for_one_tenant(tmp_path: Path):
     async with said(tmp_path) as (_, session):
         done = await run("sessions", "show", session, "--warm", WARM, "--tenant", "other", cwd=tmp_path)
         assert done.code == 1 and "no such session" in done.err
+
+
+async def test_idle_sessions_are_archived_by_command(tmp_path: Path):
+    """`archive` moves them while a fleet runs; each comes back when it is used, by the server or by a command."""
+    async with serving("agent.py:answer", cwd=tmp_path) as server, Client(server.url) as client:
+        session = await client.sessions.create()
+        await session.ask("hi")
+        log = await session.export()
+        place = ["--warm", WARM]
+        done = await run("sessions", "archive", *place, cwd=tmp_path)
+        assert (done.code, done.out) == (0, "archived 0 of 1 sessions, removed 0 objects nobody wanted\n")
+        for reads in (lambda: session.export(), lambda: _exported(session.id, tmp_path)):
+            done = await run("sessions", "archive", "--idle", "0s", "--json", *place, cwd=tmp_path)
+            assert (done.code, json.loads(done.out)["archived"]) == (0, 1)
+            assert await reads() == log
+        await session.ask("hi again")
+        assert (await session.export()).startswith(log)
+
+
+async def _exported(session: str, folder: Path) -> bytes:
+    return (await run("sessions", "export", session, "--warm", WARM, cwd=folder)).out.encode()

@@ -16,6 +16,7 @@ from dalsegno.core.input import Input, Message
 from dalsegno.ports import Member, Ref
 from dalsegno.runtime.replica import Replica, Tuning
 from dalsegno.runtime.service import Service
+from dalsegno.runtime.shelf import with_shelf
 from dalsegno.stores.memory import MemoryBlobs, MemoryCache, MemoryDatabase, MemoryHot, MemoryLog
 
 TENANT = "t"
@@ -37,15 +38,16 @@ class One:
         self.warm = MemoryLog(fleet.database)
         self.hot = MemoryHot(fleet.cache)
         self.blobs = MemoryBlobs(fleet.objects)
+        self.shelf = with_shelf(self.warm, self.blobs)
         self.replica = Replica(
             Member(self.incarnation, name),
             {"default": FunctionAgent(fleet.agent)},
-            warm=self.warm,
+            warm=self.shelf,
             hot=self.hot,
             blobs=self.blobs,
             tuning=fleet.tuning,
         )
-        self.service = Service(self.replica, warm=self.warm, blobs=self.blobs, ids=RandomIds())
+        self.service = Service(self.replica, warm=self.shelf, blobs=self.blobs, ids=RandomIds())
 
 
 class Fleet:

@@ -5,21 +5,27 @@ from collections.abc import Awaitable, Callable
 from datetime import timedelta
 from typing import Any
 
+import msgspec
 import pytest
 
 from dalsegno.agents.tool import tool
+from dalsegno.core.cursor import Cursor
+from dalsegno.core.ids import turn_id
 from dalsegno.core.input import Message
 from dalsegno.core.lifecycle import delete as delete_it
+from dalsegno.core.lifecycle import half
 from dalsegno.core.part import ToolCall
 from dalsegno.errors import Refused, Unavailable
 from dalsegno.ports import Ref
 from dalsegno.runtime import eraser
 from dalsegno.runtime.handle import Turn
 from dalsegno.runtime.replica import Tuning
+from dalsegno.runtime.service import Service
 from dalsegno.stores.memory import database
 from tests.runtime.fleet import Fleet, One, fleet
 from tests.support import wait_until
 
+replace = msgspec.structs.replace
 OFTEN = Tuning(bury_every=timedelta(milliseconds=10), erase_every=timedelta(milliseconds=10))
 BY_HAND = Tuning(bury_every=timedelta(milliseconds=10), erase_every=timedelta(hours=1))
 POINTS = [
@@ -272,3 +278,68 @@ async def test_p4_an_artifact_that_comes_while_others_are_erased_is_not_forgotte
         await world.ones[0].replica.eraser.finish()
         assert left(world, ref) == []
         assert await world.any._warm.unerased(limit=1) == {}
+
+
+ASKED: dict[str, Callable[[Service, Ref], Awaitable[object]]] = {
+    "fork": lambda service, ref: service.fork(ref, at=None),
+    "events": lambda service, ref: service.events(ref, after=0, limit=1000),
+    "items": lambda service, ref: service.items(ref, after=0, limit=1000),
+    "turn": lambda service, ref: service.turn(ref, turn_id(ref.id, 2)),
+}
+LOST = ["all events", "some events", "texts"]
+
+
+def deletes_at_the_next_read(world: Fleet, ref: Ref, lost: str) -> None:
+    """Whoever reads the log next does so while the session is being deleted: that much of it is gone already."""
+    warm: Any = world.ones[0].warm
+    read = warm.read
+
+    async def late(asked: Ref, *, after: int, limit: int = 1000) -> Any:
+        warm.read = read
+        events = await read(asked, after=after, limit=limit)
+        if lost == "some events":
+            await warm.commit(ref, delete_it)
+            world.database.erase_some(ref, 0)
+        else:
+            await world.ones[0].service.delete(ref)
+        return events if lost == "texts" else await read(asked, after=after, limit=limit)
+
+    warm.read = late
+
+
+@pytest.mark.parametrize("lost", LOST)
+@pytest.mark.parametrize("asked", ASKED)
+async def test_who_reads_while_it_is_deleted_does_not_find_it(asked: str, lost: str):
+    """What is left of a session while it is erased is never told as a shorter session, nor forked (P9)."""
+    async with fleet(agent, tuning=replace(BY_HAND, inline_max_bytes=2)) as world:
+        ref = await talk(world)
+        deletes_at_the_next_read(world, ref, lost)
+        with pytest.raises(Refused, match="not_found"):
+            await ASKED[asked](world.ones[0].service, ref)
+        alive = [session for session in world.database.walk(None, 10) if not session.deleted and not half(session)]
+        assert not alive
+
+
+@pytest.mark.parametrize("lost", LOST)
+async def test_who_follows_while_it_is_deleted_is_told_so(lost: str):
+    """A stream that meets a session without its texts, or without its beginning, ends with `session.deleted`."""
+    async with fleet(agent, tuning=replace(BY_HAND, inline_max_bytes=2)) as world:
+        ref = await talk(world)
+        stream = await world.ones[0].service.follow(ref, after=Cursor(0))
+        deletes_at_the_next_read(world, ref, lost)
+        async with asyncio.timeout(10):
+            frames = [frame async for frame in stream]
+        await stream.aclose()
+        assert frames[-1].what.type == "session.deleted"
+
+
+async def test_a_fork_of_an_import_whose_original_is_gone():
+    """Outputs in an import point to what the exported session had; a fork of it does as it does."""
+    async with fleet(agent) as world:
+        ref = await talk(world)
+        service = world.ones[0].service
+        copy = await service.restore(ref.tenant, await service.events(ref, after=0, limit=1000))
+        await service.delete(ref)
+        fork = await service.fork(Ref(ref.tenant, copy.id), at=None)
+        imported, forked = [await world.log(Ref(ref.tenant, made.id)) for made in (copy, fork)]
+        assert forked[1:] == imported[1:]

@@ -13,11 +13,13 @@ from dalsegno.core import append as core_append
 from dalsegno.core import claim as core_claim
 from dalsegno.core import context as core_context
 from dalsegno.core import effect as core_effect
+from dalsegno.core import frozen
 from dalsegno.core.admit import Admission, admit
 from dalsegno.core.append import Expect, Write, append
 from dalsegno.core.cursor import Cursor
 from dalsegno.core.step import Journal
-from dalsegno.runtime import hub, recorder, replica, steps, tools
+from dalsegno.runtime import contexts, hub, recorder, replica, steps, tools
+from dalsegno.runtime.decided import result_of
 from dalsegno.runtime.duty import Duty
 from dalsegno.runtime.handle import Turn
 from dalsegno.runtime.service import Service
@@ -68,7 +70,7 @@ def acknowledged_before_it_is_committed(patch: pytest.MonkeyPatch) -> None:
             return await real(self, ref, said, key=key, opening=opening)
         guess = admit(session, None, session.updated_at, admission=Admission(ref.tenant, ref.id, said))
         asyncio.ensure_future(real(self, ref, said, key=key, opening=opening)).add_done_callback(_ignore)
-        return replica.result_of(guess).receipt
+        return result_of(guess).receipt
 
     patch.setattr(Service, "admit", early)
 
@@ -298,6 +300,24 @@ def a_gate_that_is_open(patch: pytest.MonkeyPatch) -> None:
         return await real(self, replace(tool, gate="none"), call, arguments)
 
     patch.setattr(tools.ToolBox, "_gated", open_gate)
+
+
+@mutant
+def what_is_near_is_taken_for_the_whole(patch: pytest.MonkeyPatch) -> None:
+    """Nobody reads what the log has after the context that is kept near."""
+    real = contexts.Contexts._nearby
+
+    async def whole(self: Any, ref: Any, *, after: int, before: int) -> Any:
+        found = await real(self, ref, after=after, before=before)
+        kept = await self._near.get(ref, frozen.CONTEXT)
+        if found is None or kept is None:
+            return None
+        stale = frozen.thaw(kept[1], tenant=ref.tenant, session=ref.id)
+        assert stale is not None
+        stale.head = before
+        return stale
+
+    patch.setattr(contexts.Contexts, "_nearby", whole)
 
 
 @pytest.mark.parametrize("name", list(MUTANTS))

@@ -10,14 +10,18 @@ import subprocess
 import sys
 from collections import Counter
 
+import msgspec
 import pytest
 
+from dalsegno.testing.world import fleet
+from dalsegno.testing.world.errands import DONE
 from dalsegno.testing.world.trouble import FAULTS_LEAST, KINDS
 from dalsegno.testing.world.weather import CRASH_POINTS
-from dalsegno.testing.world.world import Verdict, run_seed
+from dalsegno.testing.world.world import Verdict, comings_and_goings, run_seed
 from tests.acceptance.sizes import size
 
 CHUNKS = 2
+FEW_WORDS_BYTES = 8
 WORLDS = int(os.environ.get("WORLDS") or size(2_000, 100_000))
 FIRST = int(os.environ.get("FIRST", "0"))
 
@@ -29,16 +33,18 @@ def test_every_promise_holds_in_every_world(chunk: int):
 
     A fault that never happens proves nothing.
     """
-    happened, crashed = Counter[str](), Counter[str]()
+    happened, crashed, done = Counter[str](), Counter[str](), Counter[str]()
     failures: list[str] = []
     size = WORLDS // CHUNKS
     for seed in range(FIRST + chunk * size, FIRST + (chunk + 1) * size):
         verdict = run_seed(seed)
         happened += verdict.happened
         crashed += verdict.crashed
+        done += verdict.done
         failures += _problems(verdict)
     assert not failures, "\n".join(failures[:30])
     assert sorted(set(KINDS) - set(happened)) == [], "faults that never happened"
+    assert min(done[errand] for errand in DONE) > size // 20, f"nobody deletes, forks or copies sessions: {done}"
     assert sorted(CRASH_POINTS - set(crashed)) == [], "places where nothing ever crashed"
 
 
@@ -50,6 +56,23 @@ def _problems(verdict: Verdict) -> list[str]:
     if verdict.completed == 0 or verdict.messages == 0:
         problems.append(f"{command}: nothing was ever completed; a world in which all fails breaks no promise")
     return problems
+
+
+@pytest.mark.timeout(max(240, WORLDS // 2))
+def test_every_promise_holds_where_sessions_come_and_go(monkeypatch: pytest.MonkeyPatch):
+    """P1, P8 and P9 also where sessions are archived and swept all the time, by replicas that die while they do so, and
+    where a few words are a large text.
+    """
+    monkeypatch.setattr(fleet, "TUNING", msgspec.structs.replace(fleet.TUNING, inline_max_bytes=FEW_WORDS_BYTES))
+    done = Counter[str]()
+    failures: list[str] = []
+    for seed in range(FIRST, FIRST + WORLDS // 10):
+        verdict = run_seed(seed, comings_and_goings)
+        failures += _problems(verdict)
+        done += verdict.done
+    assert not failures, "\n".join(failures[:30])
+    assert min(done["archived"], done["came back"]) > WORLDS // 10
+    assert min(done[errand] for errand in DONE) > WORLDS // 200, f"nobody deletes, forks or copies sessions: {done}"
 
 
 HASHES = """

@@ -18,6 +18,7 @@ from dalsegno.errors import ConfigError, DalsegnoError, Unavailable
 from dalsegno.ports import Member
 from dalsegno.stores import open_warm
 from dalsegno.stores.postgres import PostgresLog
+from dalsegno.stores.postgres.connections import is_quiet
 from dalsegno.testing.conformance.acts import accept, admission, begin, history, leased, session, speak
 from dalsegno.testing.proxy import BlackHole, Cut, DropReplies, FaultProxy, Pass, Refuse
 from dalsegno.testing.servers.postgres import Postgres
@@ -31,12 +32,6 @@ async def log(database: str) -> AsyncIterator[PostgresLog]:
     log = await PostgresLog.open(database)
     yield log
     await log.close()
-
-
-@pytest.fixture
-async def proxy(server: Postgres) -> AsyncIterator[FaultProxy]:
-    async with FaultProxy(("127.0.0.1", server.port)) as proxy:
-        yield proxy
 
 
 @pytest.fixture
@@ -139,6 +134,8 @@ async def test_who_cannot_connect_has_applied_nothing(proxy: FaultProxy, wired: 
     await accept(wired, session())
     await proxy.switch(Refuse())
     proxy.abort()
+    idle = wired._connections._idle
+    await wait_until(lambda: not any(map(is_quiet, idle)), description="the connections know that they ended")
     with pytest.raises(Unavailable) as caught:
         await accept(wired, session())
     assert caught.value.outcome == "not_applied"

@@ -42,12 +42,6 @@ async def hot(database: str) -> AsyncIterator[PostgresHot]:
 
 
 @pytest.fixture
-async def proxy(server: Postgres) -> AsyncIterator[FaultProxy]:
-    async with FaultProxy(("127.0.0.1", server.port)) as proxy:
-        yield proxy
-
-
-@pytest.fixture
 async def wired(database: str, server: Postgres, proxy: FaultProxy) -> AsyncIterator[PostgresHot]:
     """A hot tier whose wire can be cut."""
     hot = await PostgresHot.open(database.replace(str(server.port), str(proxy.port)))

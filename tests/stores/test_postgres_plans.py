@@ -11,7 +11,7 @@ import pytest
 from dalsegno.ports import Member
 from dalsegno.stores import sqlfile
 from dalsegno.stores.postgres import PostgresLog
-from dalsegno.stores.postgres.arrays import adapted
+from dalsegno.stores.postgres.arrays import Bodies, Numbers, adapted
 from dalsegno.stores.postgres.rows import _EVENT, _KEY, _SESSION
 
 # Tables that hold a row for each replica, or a version.
@@ -19,12 +19,17 @@ SMALL = {"dalsegno_replica", "dalsegno_schema"}
 STATEMENTS = sqlfile.statements("postgres")
 NAMES = [name for name in sorted(STATEMENTS) if not name.startswith(("schema_", "version_", "tool_", "replica_lock"))]
 ARRAYS = {name: kind() for name, kind in (*_SESSION, *_EVENT, *_KEY)}
+WAS = {
+    name: b"a" if kind is Bodies else 1 if kind is Numbers else "a"
+    for name, kind in _SESSION
+    if name.startswith("was_") or name == "absent"
+}
 ID = "01990000-0000-7000-8000-000000000001"
 VALUES: dict[str, Any] = {
     **dict.fromkeys(("n", "head", "epoch", "attempt", "ready_at", "since", "status", "limit", "after", "chances"), 1),
     **dict.fromkeys(("pid", "lock"), 1),
     **dict.fromkeys(("tenant", "owner", "incarnation", "url"), "a"),
-    **dict.fromkeys(("user", "state", "digest"), b"a"),
+    **dict.fromkeys(("user", "state", "digest", "shelf"), b"a"),
     **{name: value for name, value in ARRAYS.items() if name.startswith(("event_", "key_"))},
     "id": ID,
     "from": ID,
@@ -47,7 +52,7 @@ async def raw(database: str) -> AsyncIterator[psycopg.Connection[Any]]:
 @pytest.mark.parametrize("name", NAMES)
 async def test_no_statement_reads_a_whole_table(raw: psycopg.Connection[Any], name: str):
     """Except tables that hold one row for each replica. A plan for whatever values come, as the server keeps it."""
-    values = {**VALUES, **ARRAYS} if name == "session_write" else VALUES
+    values = {**VALUES, **ARRAYS} if name == "session_write" else {**VALUES, **WAS}
     if "ttl" in STATEMENTS[name]:
         values = {**values, "id": "a"}
     raw.execute("SET plan_cache_mode = force_generic_plan")
@@ -90,6 +95,22 @@ async def test_a_claim_reads_what_it_takes_and_not_the_backlog(raw: psycopg.Conn
     few = _rows_read(raw, free=50, held=50, waiting=50)
     many = _rows_read(raw, free=5000, held=5000, waiting=5000)
     assert 20 <= many <= few * 1.2, (few, many)
+
+
+async def test_a_walk_reads_a_page_and_not_the_table(raw: psycopg.Connection[Any]):
+    """Each page is a stretch of the primary key, wherever the walk is."""
+    add = (
+        "INSERT INTO dalsegno_session (tenant, id, head, epoch, attempt, since, status)"
+        " SELECT 't', gen_random_uuid(), 1, 1, 0, 0, 0 FROM generate_series(1, 5000)"
+    )
+    raw.execute(add)
+    raw.execute("ANALYZE dalsegno_session")
+    for after in (0, 2500, 4990):
+        explain = f"EXPLAIN (ANALYZE, FORMAT JSON) {STATEMENTS['session_walk']}"
+        ((plan,),) = raw.execute(explain, {"n": after, "limit": 100}).fetchall()
+        (node,) = (node for node in _nodes(plan[0]["Plan"]) if "Relation Name" in node)
+        assert node["Index Name"] == "dalsegno_session_pkey", node
+        assert node["Actual Rows"] == min(100, 5000 - after), node
 
 
 async def test_the_row_of_a_running_session_is_rewritten_in_place(raw: psycopg.Connection[Any], database: str):

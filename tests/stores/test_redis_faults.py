@@ -5,6 +5,7 @@ Somebody publishes, reads and sends hints all the while; each answer is timed an
 
 import asyncio
 import secrets
+import sys
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager, suppress
@@ -17,11 +18,17 @@ from dalsegno.core.stream import Piece
 from dalsegno.errors import LeaseLost, Unavailable
 from dalsegno.ports import Hint, OpenStep
 from dalsegno.stores.redis import RedisHot
+from dalsegno.stores.redis.entries import FRAME
 from dalsegno.testing.conformance.acts import session
 from dalsegno.testing.proxy import BlackHole, Cut, Delay, DropReplies, FaultProxy, Pass, Refuse, Throttle
 from dalsegno.testing.proxy import Fault as WireFault
 from dalsegno.testing.servers import redis as servers
 from tests.support import wait_until
+
+if sys.version_info >= (3, 14):
+    from compression import zstd
+else:
+    from backports import zstd
 
 R = TypeVar("R")
 PROMISED_SECONDS = 0.25
@@ -124,6 +131,11 @@ async def strained(place: str) -> AsyncIterator[Strain]:
         async with hot.listen(strain.hear):
             await wait_until(strain.whole, description="all is well")
             yield strain
+
+
+def flipped(content: bytes) -> bytes:
+    """The content with one bit changed."""
+    return content[:-5] + bytes([content[-5] ^ 1]) + content[-4:]
 
 
 Change = Callable[[servers.Redis], None]
@@ -316,6 +328,69 @@ async def test_damage_is_as_good_as_loss(server: servers.Redis, damage: tuple[st
         except Unavailable as error:
             assert error.outcome == "not_applied"
         assert await hot.read(session(6)) is None
+
+
+DAMAGED: dict[str, tuple[str | bytes, ...]] = {
+    "of another type": ("SET", "x"),
+    "no version": ("HSET", "is:context", "x", "has:context", b"x"),
+    "no content": ("HSET", "is:context", "7 99999999999999"),
+    "no frame": ("HSET", "is:context", "7 99999999999999", "has:context", b"x"),
+    "a bit of it": ("HSET", "is:context", "7 99999999999999", "has:context", zstd.compress(b"x" * 99)[:-1]),
+    "a flipped bit": (
+        "HSET",
+        "is:context",
+        "7 99999999999999",
+        "has:context",
+        flipped(zstd.compress(b"abc" * 99, options=FRAME)),
+    ),
+    "a huge one": ("HSET", "is:context", "7 99999999999999", "has:context", zstd.compress(bytes(9 * 2**20))),
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGED)
+async def test_a_damaged_entry_is_as_good_as_lost(server: servers.Redis, damage: str):
+    """Cache 1: whole, or nothing."""
+    command, *values = DAMAGED[damage]
+    async with opened(server.url) as hot:
+        server.do(command, f"dalsegno:{{acme/{session(5).id}}}:cache", *values)
+        try:
+            assert await hot.get(session(5), "context") is None
+        except Unavailable as error:
+            assert error.outcome == "not_applied"
+
+
+@pytest.mark.parametrize("fault", SERVER_FAULTS)
+async def test_what_is_kept_near_may_be_lost_and_never_takes_long(fault: str, server: servers.Redis):
+    """P10, Cache 1, 2 and 5: `Unavailable` in time or nothing, never another content; then all is well by itself."""
+    begin, end = SERVER_FAULTS[fault]
+    async with opened(server.url) as hot:
+        answers: list[str] = []
+        version = 0
+
+        async def round() -> bool:
+            nonlocal version
+            version += 1
+            began, before = time.monotonic(), len(answers)
+            with suppress(Unavailable):
+                await hot.put(session(), "context", version, b"%d" % version, keep=timedelta(minutes=1))
+                answers.append("put")
+            with suppress(Unavailable):
+                found = await hot.get(session(), "context")
+                assert found is None or found[1] == b"%d" % found[0]
+                assert found is None or found[0] <= version
+                answers.append("got" if found is not None and found[0] == version else "lost")
+            assert time.monotonic() - began < 2 * (PROMISED_SECONDS + SLACK_SECONDS)
+            return answers[before:] == ["put", "got"]
+
+        await wait_until(round, description="all is well")
+        begin(server)
+        try:
+            for _ in range(30):
+                await round()
+        finally:
+            end(server)
+        assert (len(answers) < 60) or fault not in FELT
+        await wait_until(round, description=f"all is well after the server was {fault}")
 
 
 async def test_a_full_server_can_be_fenced_and_cleared(server: servers.Redis):

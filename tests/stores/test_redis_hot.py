@@ -1,7 +1,9 @@
 """The hot tier on Redis beyond its port: what it leaves on the server, who shares one, how little it asks for."""
 
 import asyncio
+import random
 from collections.abc import AsyncIterator, Iterator
+from datetime import timedelta
 from functools import partial
 
 import pytest
@@ -11,6 +13,7 @@ from dalsegno.core.stream import Piece
 from dalsegno.errors import ConfigError, LeaseLost, Unavailable
 from dalsegno.ports import Hint, OpenStep, Ref
 from dalsegno.stores.redis import RedisHot
+from dalsegno.stores.redis.entries import NAMES_MAX
 from dalsegno.stores.redis.place import Place, parse
 from dalsegno.testing.conformance.acts import session
 from dalsegno.testing.servers import redis as servers
@@ -53,6 +56,56 @@ async def test_whatever_is_left_behind_expires_and_lies_together(server: servers
         for key in server.do("KEYS", "*"):
             assert 0 < server.do("PTTL", key) <= 600_000
             assert f"{{acme/{session().id}}}".encode() in key
+
+
+async def test_what_is_kept_near_expires_and_lies_together(server: servers.Redis, hot: RedisHot):
+    """Cache 3, after each kind of call: one key a session, in the slot of everything else that it has."""
+    minute = timedelta(minutes=1)
+    acts = (
+        hot.put(session(), "context", 3, b"x", keep=minute),
+        hot.put(session(), "context", 2, b"x", keep=10 * minute),
+        hot.put(session(), "other", 1, b"x", keep=2 * minute),
+        hot.get(session(), "context"),
+        hot.forget(session()),
+        hot.put(session(), "context", 4, b"x", keep=minute),
+    )
+    lived = []
+    for act in acts:
+        await act
+        (key,) = server.do("KEYS", "*")
+        assert f"{{acme/{session().id}}}".encode() in key
+        lived.append(round(server.do("PTTL", key) / 60_000))
+    assert lived == [1, 1, 2, 2, 10, 10]
+    assert server.do("HKEYS", server.do("KEYS", "*")[0]) == [b"forgotten"]
+
+
+async def test_names_are_bounded(server: servers.Redis, hot: RedisHot):
+    """Law 12: whoever puts under ever new names loses the old ones, and the key does not grow."""
+    for n in range(200):
+        await hot.put(session(), f"name {n}", 1, b"x", keep=timedelta(minutes=1))
+    (key,) = server.do("KEYS", "*")
+    assert server.do("HLEN", key) <= 2 * NAMES_MAX
+    assert await hot.get(session(), "name 199") == (1, b"x")
+
+
+async def test_large_entries_are_compressed_or_left_out(server: servers.Redis, hot: RedisHot):
+    """At most 512 KiB of a server's memory for an entry; what is larger is not kept, and what was there stays."""
+    words = b"it is said again and again; " * 100_000
+    await hot.put(session(), "context", 1, words, keep=timedelta(minutes=1))
+    assert await hot.get(session(), "context") == (1, words)
+    (key,) = server.do("KEYS", "*")
+    assert server.do("MEMORY", "USAGE", key) < 10_000
+    for size in (600 * 1024, 9 * 1024 * 1024):
+        await hot.put(session(), "context", 2, random.Random(1).randbytes(size), keep=timedelta(minutes=1))
+    assert await hot.get(session(), "context") == (1, words)
+
+
+async def test_what_is_large_stands_in_nobodys_way(server: servers.Redis, hot: RedisHot):
+    """What is kept near goes over a connection of its own, which is made when it is needed."""
+    await hot.publish(session(), 1, letters("x"))
+    before = server.do("CLIENT", "LIST").count(b"\n")
+    await hot.put(session(), "context", 1, b"x", keep=timedelta(minutes=1))
+    assert server.do("CLIENT", "LIST").count(b"\n") == before + 1
 
 
 async def test_fleets_that_share_a_server_do_not_hear_each_other(server: servers.Redis):

@@ -30,6 +30,12 @@ class Crash(msgspec.Struct, frozen=True):
     probe: Callable[[Call], Awaitable[Finding]] | None = None
 
 
+class Gate(msgspec.Struct, frozen=True):
+    """A human is asked before each call; what nobody decides within that time is denied."""
+
+    answer_within: timedelta | None = None
+
+
 TELL = Crash()
 
 
@@ -37,10 +43,10 @@ def tool(
     effect: EffectClass = "once",
     *,
     crash: Crash = TELL,
-    gate: Literal["none", "approval"] = "none",
+    gate: Literal["none", "approval"] | Gate = "none",
     dedupe: Literal["never", "turn", "session"] = "never",
+    cache: timedelta | None = None,
     timeout: timedelta = timedelta(minutes=5),
-    answer_within: timedelta | None = None,
 ) -> Callable[[Function], Tool]:
     """Make a tool of an async function.
 
@@ -48,7 +54,12 @@ def tool(
     `call.transaction`, in the log's database), `once` (never run again by itself; the default, since it is always
     safe). A parameter annotated `Call` is given the call; all others are the model's, and their annotations are its
     schema.
+    gate: `approval`, or a `Gate` with a time: a human is asked before each call.
+    dedupe: an identical call in the turn, or in the session, is answered with the output on record.
+    cache: of a `read` tool, whose answer is the same for every session of a tenant: for so long an identical call, in
+    whichever of them, may be answered with what the first came to.
     """
+    within = gate.answer_within if isinstance(gate, Gate) else None
     if (crash.policy == "probe") != (crash.probe is not None):
         raise ConfigError("Crash(policy='probe') needs a probe function, and only that policy takes one")
 
@@ -74,10 +85,11 @@ def tool(
             effect=effect,
             unknown=crash.policy,
             probe=crash.probe,
-            gate=gate,
+            gate="approval" if isinstance(gate, Gate) else gate,
             dedupe=dedupe,
             timeout_seconds=timeout.total_seconds(),
-            answer_within_seconds=None if answer_within is None else answer_within.total_seconds(),
+            answer_within_seconds=None if within is None else within.total_seconds(),
+            cache_seconds=None if cache is None else cache.total_seconds(),
         )
 
     return make

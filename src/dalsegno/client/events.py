@@ -160,7 +160,8 @@ def read(body: bytes, kind: type[T]) -> T:
 class Retry(msgspec.Struct, frozen=True, kw_only=True):
     """Every replica is asked `rounds` times; pauses are random up to `base` at first, up to `longest` at last.
 
-    A `Retry-After` beyond `longest` is raised. A stream silent for `idle` is dead: a live one speaks every 15 s.
+    A `Retry-After` beyond `longest` is raised at once. Replicas that are busy, or cannot reach their store, ask for one
+    second: with less patience than that there is none. A stream silent for `idle` is dead: live ones speak every 15 s.
     """
 
     rounds: int = 10

@@ -8,7 +8,7 @@ from typing import assert_never
 
 import msgspec
 
-from dalsegno.core.append import OWN, Decision, Draft, Keep, Known, Refusal, Write, record, take
+from dalsegno.core.append import ELSEWHERE, OWN, Decision, Draft, Keep, Known, Refusal, Write, record, take
 from dalsegno.core.event import Event, SessionCreated, TurnCancelled, TurnCreated, TurnInput
 from dalsegno.core.ids import turn_number
 from dalsegno.core.input import Approval, Cancel, Input, Key, Message, ToolResult
@@ -42,6 +42,8 @@ class Admission(msgspec.Struct, frozen=True):
     """An input on its way into a log.
 
     `taker` is the replica that has room to run it at once; `opening` creates the session if it does not exist.
+    `put_under` is the epoch in the name of the object that holds the text, where the input has only its beginning.
+    `settling`: sessions are still on their way to this store, and one that is not here may be in the other.
     """
 
     tenant: str
@@ -51,10 +53,14 @@ class Admission(msgspec.Struct, frozen=True):
     taker: str | None = None
     opening: SessionCreated | None = None
     queue_max: int = QUEUE_MAX
+    put_under: int | None = None
+    settling: bool = False
 
 
 def admit(session: Session | None, known: Known | None, now: int, *, admission: Admission) -> Decision[Admitted]:
     """Decide about an input. A repeated key gives the first receipt; the same key with another body is refused."""
+    if session.moved if session is not None else admission.settling:
+        return ELSEWHERE
     key = admission.key
     if known is not None and key is not None and session is not None and not session.deleted:
         if known.fingerprint != key.fingerprint:
@@ -67,6 +73,8 @@ def admit(session: Session | None, known: Known | None, now: int, *, admission: 
         return Refusal("not_found", "no such session")
     else:
         before = ()
+    if admission.put_under is not None and session.epoch != admission.put_under:
+        return Refusal("put_again", "the text was put into the cold tier under an epoch that is over")
     drafts = _drafts(session, admission)
     if isinstance(drafts, Refusal):
         return drafts

@@ -62,6 +62,12 @@ class Refusal(msgspec.Struct, frozen=True):
     detail: str
 
 
+ELSEWHERE = Refusal("store_unavailable", "the session lives in another store, which other replicas serve")
+"""The answer about a session that has moved, or may be on its way (`core.move`): 503 and not 404, so that its clients
+come again.
+"""
+
+
 class Fenced(msgspec.Struct, frozen=True):
     """Write nothing: the writer's lease is not the session's (law 3)."""
 

@@ -31,7 +31,7 @@ def claim(session: Session | None, now: int, *, owner: str, chances: int = 1) ->
     A turn that a client has cancelled meanwhile ends here, and so does one that has cost `ATTEMPTS_MAX` replicas their
     lives; then the next one is taken. An action whose time is over is decided by its expiry.
     """
-    if session is None or session.deleted or not session.open:
+    if session is None or session.deleted or session.moved or not session.open:
         return Keep(Claimed(session or Session(id="", tenant=""), (), None))
     orphaned = session.owner is not None
     session = replace(session, owner=None)

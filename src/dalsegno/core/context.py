@@ -67,35 +67,39 @@ class _Border(msgspec.Struct, frozen=True):
     weight: int
 
 
-class Transcript:
+class Transcript(msgspec.Struct):
     """Folds events into a context, one after another, from a session's `summary` event or its beginning on.
 
     The fold is incremental: a replica that holds a session adds what it writes instead of reading it again, and an
-    ended turn is never looked at a second time.
+    ended turn is never looked at a second time. `core.frozen` makes bytes of it.
     """
 
-    def __init__(self, session: str) -> None:
-        self.head = 0
-        self.weight = 0
-        """Bytes of log that the context stands for, the summary left out."""
-        self._session = session
-        self._through = 0
-        self._summary: bytes | None = None
-        self._settled: list[bytes] = []
-        self._borders: list[_Border] = []
-        self._turns: dict[int, _Turn] = {}
+    session: str
+    head: int = 0
+    weight: int = 0
+    """Bytes of log that the context stands for, the summary left out."""
+    last: Event | None = None
+    """The event `head`, if it has been added here."""
+    through: int = 0
+    summary: bytes | None = None
+    settled: list[bytes] = []
+    borders: list[_Border] = []
+    turns: dict[int, _Turn] = {}
 
     def add(self, event: Event) -> None:
         """Take one more event into account, in `seq` order."""
-        self.head = max(self.head, event.seq)
+        self._fold(event)
+        self.head, self.last = event.seq, event
+
+    def _fold(self, event: Event) -> None:
         if event.type == "context.summarized":
             self._summarize(codec.decode(event))
             return
-        if event.turn is None or event.turn <= self._through:
+        if event.turn is None or event.turn <= self.through:
             return
-        turn = self._turns.get(event.turn)
+        turn = self.turns.get(event.turn)
         if turn is None:
-            turn = self._turns[event.turn] = _Turn()
+            turn = self.turns[event.turn] = _Turn()
         turn.weight += len(event.data)
         self.weight += len(event.data)
         match event.type:
@@ -110,11 +114,11 @@ class Transcript:
 
     def context(self) -> Context:
         """The context as of the last event added."""
-        items = [] if self._summary is None else [self._summary]
-        items += self._settled
-        for first, turn in sorted(self._turns.items()):
+        items = [] if self.summary is None else [self.summary]
+        items += self.settled
+        for first, turn in sorted(self.turns.items()):
             if turn.started:
-                items += _shown(turn, PENDING, (self._session, first))
+                items += _shown(turn, PENDING, (self.session, first))
         return Context(Items(items), self.head)
 
     def excess(self, limit: int) -> int | None:
@@ -122,9 +126,9 @@ class Transcript:
         if self.weight <= limit:
             return None
         left, through = self.weight, None
-        for place, border in enumerate(self._borders):
+        for place, border in enumerate(self.borders):
             left -= border.weight
-            later = self._borders[place + 1].first if place + 1 < len(self._borders) else min(self._turns, default=0)
+            later = self.borders[place + 1].first if place + 1 < len(self.borders) else min(self.turns, default=0)
             through = later - 1 if later else self.head
             if left <= limit // 2:
                 break
@@ -133,27 +137,27 @@ class Transcript:
     def _summarize(self, data: object) -> None:
         if not isinstance(data, ContextSummarized):
             return
-        self._through, self._summary = data.through, json.dumps(data.item)
-        kept = [border for border in self._borders if border.first > data.through]
-        cut = kept[0].index if kept else len(self._settled)
-        self._settled = self._settled[cut:]
-        self._borders = [_Border(border.first, border.index - cut, border.weight) for border in kept]
-        self._turns = {first: turn for first, turn in self._turns.items() if first > data.through}
-        self.weight = sum(border.weight for border in kept) + sum(turn.weight for turn in self._turns.values())
+        self.through, self.summary = data.through, json.dumps(data.item)
+        kept = [border for border in self.borders if border.first > data.through]
+        cut = kept[0].index if kept else len(self.settled)
+        self.settled = self.settled[cut:]
+        self.borders = [_Border(border.first, border.index - cut, border.weight) for border in kept]
+        self.turns = {first: turn for first, turn in self.turns.items() if first > data.through}
+        self.weight = sum(border.weight for border in kept) + sum(turn.weight for turn in self.turns.values())
 
     def _settle(self, first: int, turn: _Turn, event: Event) -> None:
-        del self._turns[first]
+        del self.turns[first]
         data = codec.decode(event)
         if not turn.started or (isinstance(data, TurnCancelled) and data.hidden):
             self.weight -= turn.weight
             return
-        self._borders.append(_Border(first, len(self._settled), turn.weight))
-        self._settled += _shown(turn, ABANDONED, (self._session, first))
+        self.borders.append(_Border(first, len(self.settled), turn.weight))
+        self.settled += _shown(turn, ABANDONED, (self.session, first))
 
     def _hear(self, turn: _Turn, event: Event) -> None:
         data = codec.decode(event)
         if isinstance(data, TurnCreated | TurnInput) and isinstance(data.input, Message):
-            for item in message_items(data.input, session=self._session, turn=event.turn or 0, seq=event.seq):
+            for item in message_items(data.input, session=self.session, turn=event.turn or 0, seq=event.seq):
                 _place(turn, json.dumps(item), None)
 
 

@@ -6,6 +6,8 @@ intent alone, and this table says what it may do. Nothing here runs a tool.
 
 from typing import Literal
 
+import msgspec
+
 from dalsegno.core import json
 from dalsegno.core.event import EffectClass
 from dalsegno.core.ids import short_hash
@@ -30,6 +32,20 @@ UNKNOWN = (
     "It was not repeated. Find out whether it happened before you try again."
 )
 DENIED = "The call was not carried out: a human denied it."
+
+
+class Happened(msgspec.Struct, frozen=True):
+    """A probe's finding: the effect happened, and this is what the tool would have returned."""
+
+    result: Json
+
+
+class DidNotHappen(msgspec.Struct, frozen=True):
+    """A probe's finding: the effect did not happen, and the call may run."""
+
+
+Finding = Happened | DidNotHappen | None
+"""What a probe may answer; None = it cannot tell, and the model is told so."""
 
 
 def recovery(effect: EffectClass, policy: UnknownPolicy) -> Recovery:

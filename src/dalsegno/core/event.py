@@ -54,6 +54,18 @@ class SessionDeleted(_Data, frozen=True):
     """Always the last."""
 
 
+class SessionMoved(_Data, frozen=True):
+    """The session lives in another store from here on. Here nothing follows until it comes back."""
+
+    to: str
+
+
+class SessionSettled(_Data, frozen=True):
+    """The session lives in this store from here on. Everything before came with it."""
+
+    origin: str = msgspec.field(name="from")
+
+
 class TurnCreated(_Data, frozen=True):
     """The admission of a message: numbered and durable before any model is asked (law 2)."""
 
@@ -161,6 +173,8 @@ Data: TypeAlias = (
     SessionCreated
     | SessionUpdated
     | SessionDeleted
+    | SessionMoved
+    | SessionSettled
     | TurnCreated
     | TurnInput
     | TurnStarted
@@ -187,6 +201,8 @@ TYPES: dict[str, tuple[int, type[Data]]] = {
     "turn.failed": (11, TurnFailed),
     "turn.cancelled": (12, TurnCancelled),
     "context.summarized": (13, ContextSummarized),
+    "session.moved": (14, SessionMoved),
+    "session.settled": (15, SessionSettled),
 }
 """Type name → (the number that stores keep, the struct). Numbers are never reused."""
 

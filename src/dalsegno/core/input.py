@@ -12,11 +12,15 @@ OnBusy = Literal["queue", "reject", "interrupt", "rollback", "steer"]
 
 
 class Message(msgspec.Struct, frozen=True, omit_defaults=True, tag="message"):
-    """Something to answer: starts a turn, or joins the running one (`steer`). Exactly one of content and items."""
+    """Something to answer: starts a turn, or joins the running one (`steer`). Exactly one of content and items.
+
+    `artifact` is never a client's: it points to the whole text where the log holds its beginning (`core.tier`).
+    """
 
     content: str | None = None
     items: list[JsonObject] | None = None
     on_busy: OnBusy = "queue"
+    artifact: JsonObject | None = None
 
 
 class Approval(msgspec.Struct, frozen=True, omit_defaults=True, tag="approval"):

@@ -70,7 +70,7 @@ def custom(name: str, data: Json, *, item_id: str) -> JsonObject:
 
 def text_of(item: JsonObject) -> str:
     """The text that this item's deltas add up to: a message's or reasoning's text, a call's arguments."""
-    if item["type"] == CALL:
+    if item.get("type") == CALL:  # an item of a client's that says no type is a message
         return str(item.get("arguments", ""))
     content = item.get("content")
     if isinstance(content, str):

@@ -38,7 +38,8 @@ def dumps_sorted(value: object) -> bytes:
 def canonical(value: Json) -> bytes:
     """RFC 8785, for fingerprints that other languages must reproduce (a tool call's arguments).
 
-    To that standard every number is an IEEE double, so a large integer is written as the double it is.
+    To that standard every number is an IEEE double, so a large integer is written as the double it is; one that no
+    double is exactly is written as its digits, or two calls about neighbours would be one.
     """
     return rfc8785.dumps(_doubles(value))
 
@@ -46,9 +47,10 @@ def canonical(value: Json) -> bytes:
 def _doubles(value: Json) -> Json:
     if isinstance(value, int) and not isinstance(value, bool) and abs(value) > EXACT_INT_MAX:
         try:
-            return float(value)
+            double = float(value)
         except OverflowError:
             return str(value)
+        return double if double == value else str(value)
     if isinstance(value, list):
         return [_doubles(child) for child in value]
     if isinstance(value, dict):

@@ -20,6 +20,8 @@ from dalsegno.core.event import (
     Origin,
     SessionCreated,
     SessionDeleted,
+    SessionMoved,
+    SessionSettled,
     SessionUpdated,
     ToolIntent,
     TurnCancelled,
@@ -45,7 +47,10 @@ class Session(msgspec.Struct, frozen=True, omit_defaults=True):
 
     `epoch` and `owner` are the lease: they are not in the log, and a fold leaves `owner` empty. `through` and `summary`
     say where the context begins: with the item of event `summary`, then everything after event `through`; `hidden`
-    are the turns that were rolled back.
+    are the turns that were rolled back. `moved` names the store that the session lives in now; empty = in this one.
+    `swept` is the epoch up to which the cold tier holds nothing of the session that its log does not point to; it is
+    not in the log either, and anything less only has it looked through again. `shelved` (events of it are archived) is
+    told by `Warm.walk` only; it is no part of what is kept.
     """
 
     id: str
@@ -64,6 +69,9 @@ class Session(msgspec.Struct, frozen=True, omit_defaults=True):
     summary: int = 0
     hidden: tuple[int, ...] = ()
     deleted: bool = False
+    moved: str = ""
+    swept: int = 0
+    shelved: bool = False
     version: int = VERSION
 
     @property
@@ -80,8 +88,8 @@ class Session(msgspec.Struct, frozen=True, omit_defaults=True):
 
     @property
     def ready_at(self) -> int | None:
-        """When a replica may claim the session (see `turn.ready_at`); None while there is nothing to run."""
-        return ready_at(self.open[0]) if self.open else None
+        """When a replica may claim the session (see `turn.ready_at`); None while there is nothing to run here."""
+        return ready_at(self.open[0]) if self.open and not self.moved else None
 
     def has(self, wanted: JsonObject) -> bool:
         """Whether the metadata holds all of that."""
@@ -111,23 +119,18 @@ def tombstone(session_id: str, tenant: str, last: Event) -> Session:
 
 def apply(session: Session, event: Event, data: Data | Unknown) -> Session:
     """The session after one more event. Raises `Unreadable` for a gap or an impossible transition."""
-    if event.seq != session.head + 1:
-        raise Unreadable(f"session {session.id}: event {event.seq} follows {session.head}")
-    session = replace(session, head=event.seq, updated_at=event.at)
+    session = _follow(session, event, data)
     match data:
         case SessionCreated():
-            return replace(
-                session,
-                agent=data.agent,
-                user=data.user,
-                metadata=data.metadata,
-                parent=data.parent,
-                created_at=event.at,
-            )
+            return _begin(session, event, data)
         case SessionUpdated():
             return replace(session, metadata=data.metadata)
         case SessionDeleted():
             return replace(tombstone(session.id, session.tenant, event), epoch=session.epoch, owner=session.owner)
+        case SessionMoved(to=to):
+            return replace(session, moved=to)
+        case SessionSettled():
+            return replace(session, moved="")
         case TurnCreated():
             return replace(session, open=(*session.open, OpenTurn(first=event.seq)))
         case ContextSummarized():
@@ -147,6 +150,26 @@ def apply(session: Session, event: Event, data: Data | Unknown) -> Session:
             return session
         case _:
             assert_never(data)
+
+
+def _follow(session: Session, event: Event, data: Data | Unknown) -> Session:
+    if event.seq != session.head + 1:
+        raise Unreadable(f"session {session.id}: event {event.seq} follows {session.head}")
+    if bool(session.moved) != isinstance(data, SessionSettled):
+        where = "follows its move to another store" if session.moved else "says that it came back, and it was here"
+        raise Unreadable(f"session {session.id}: event {event.seq} ({event.type}) {where}")
+    return replace(session, head=event.seq, updated_at=event.at)
+
+
+def _begin(session: Session, event: Event, data: SessionCreated) -> Session:
+    return replace(
+        session,
+        agent=data.agent,
+        user=data.user,
+        metadata=data.metadata,
+        parent=data.parent,
+        created_at=event.at,
+    )
 
 
 TurnData = (

@@ -111,7 +111,7 @@ class Endpoint:
             answer = self._problem(error.code, error.detail, "not_applied", error)
         except Unavailable as error:
             outcome: Outcome = "not_applied" if scope.get("method", "GET") in SAFE else error.outcome
-            answer = self._problem(error.code, error.detail, outcome, error)
+            answer = self._problem(error.code, error.brief, outcome, error)
         except Unreadable as error:
             answer = self._fault("unreadable", "stored state cannot be read; an operator has to look", error)
         except Exception as error:

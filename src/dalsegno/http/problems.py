@@ -59,7 +59,10 @@ def problem(
 
 def problem_of(error: Refused | Unavailable) -> shapes.Problem | None:
     """The error's body; None for a code that is in no contract, which is a fault of ours."""
-    return problem(error.code, error.detail, outcome=error.outcome) if error.code in STATUS else None
+    if error.code not in STATUS:
+        return None
+    detail = error.brief if isinstance(error, Unavailable) else error.detail
+    return problem(error.code, detail, outcome=error.outcome)
 
 
 def problem_bytes(found: shapes.Problem) -> bytes:

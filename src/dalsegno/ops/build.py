@@ -11,6 +11,7 @@ from contextlib import asynccontextmanager
 
 import msgspec
 
+from dalsegno.core.idle import Policy
 from dalsegno.errors import Unavailable
 from dalsegno.http.app import App, build_app
 from dalsegno.http.auth import Keys
@@ -21,7 +22,9 @@ from dalsegno.ops.logs import NamedAgent
 from dalsegno.ops.telemetry import Figures, ReplicaRegistry, counted
 from dalsegno.ops.tiers import Tiers, opened, places
 from dalsegno.ops.version import VERSION
+from dalsegno.ops.watched import WatchedBlobs, watched_hot
 from dalsegno.ports import Agent, Member
+from dalsegno.runtime.archivist import Archiving, Archivist
 from dalsegno.runtime.replica import Replica, Tuning
 from dalsegno.runtime.service import Service
 
@@ -38,21 +41,27 @@ class Assembly(msgspec.Struct, frozen=True):
 @asynccontextmanager
 async def assembled(config: Config, agent: Agent) -> AsyncIterator[Assembly]:
     """A replica at work, until the context ends. Raises `ConfigError` or `Unavailable` when it cannot be."""
-    async with opened(places(config, hot=config.hot)) as tiers:
-        figures, ids = Figures(ReplicaRegistry(config.replica_id)), RandomIds()
-        tiers = msgspec.structs.replace(tiers, warm=counted(tiers.warm, figures))
+    figures, ids = Figures(ReplicaRegistry(config.replica_id)), RandomIds()
+    async with opened(places(config, hot=config.hot), counting=lambda warm: counted(warm, figures)) as tiers:
+        watches = figures.watches
+        tiers = msgspec.structs.replace(
+            tiers, hot=watched_hot(tiers.hot, watches.hot), cold=WatchedBlobs(tiers.cold, watches.cold)
+        )
         member = Member(ids.incarnation(), config.replica_id, os.getpid())
         replica = _replica(member, agent, tiers, config)
         figures.introduce(version=VERSION, running=lambda: replica.turns)
-        service = Service(replica, warm=tiers.warm, blobs=tiers.cold, ids=ids)
+        service = Service(replica, warm=tiers.warm, blobs=tiers.cold, ids=ids, watches=watches)
         keys = Keys(config.api_keys)
         app = build_app(service, keys=keys, limits=limits(config), registry=figures.registry, version=VERSION)
+        archiving = Archiving(_archivist(replica, tiers, config))
         await replica.start()
+        archiving.start()
         watch = asyncio.get_running_loop().create_task(figures.watch_loop())
         try:
             yield Assembly(replica, app)
         finally:
             watch.cancel()
+            await archiving.stop()
             await _leave(replica)
 
 
@@ -63,10 +72,17 @@ def tuning(config: Config) -> Tuning:
         turns_max=config.max_turns,
         turn_deadline=config.turn_timeout,
         context_limit_bytes=config.max_context,
+        inline_max_bytes=config.max_inline,
         queue_max=config.max_queue,
         claim_every=config.poll_interval,
         drain_within=config.drain_timeout,
+        settling=config.settling,
     )
+
+
+def policy(config: Config) -> Policy:
+    """What becomes of sessions that nobody touches."""
+    return Policy(config.archive_after or None, config.sweep_after or None)
 
 
 def limits(config: Config) -> Limits:
@@ -83,6 +99,11 @@ def limits(config: Config) -> Limits:
 def _replica(member: Member, agent: Agent, tiers: Tiers, config: Config) -> Replica:
     agents = {config.agent_name: NamedAgent(agent)}
     return Replica(member, agents, warm=tiers.warm, hot=tiers.hot, blobs=tiers.cold, tuning=tuning(config))
+
+
+def _archivist(replica: Replica, tiers: Tiers, config: Config) -> Archivist:
+    name = replica.member.incarnation
+    return Archivist(tiers.warm, tiers.cold, eraser=replica.eraser, policy=policy(config), incarnation=name)
 
 
 async def _leave(replica: Replica) -> None:

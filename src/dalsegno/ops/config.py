@@ -10,12 +10,12 @@ import re
 import typing
 from collections.abc import Iterator, Mapping
 from datetime import timedelta
-from pathlib import Path
-from typing import Annotated, Any, Literal, TypeAlias, TypeVar
+from typing import Annotated, Any, Literal, TypeVar
 
 import msgspec
 
 from dalsegno.errors import ConfigError
+from dalsegno.ops.keys import Pairs, read_keys
 from dalsegno.ops.units import format_duration, format_size, parse_duration, parse_size
 
 PREFIX = "DALSEGNO_"
@@ -24,7 +24,6 @@ OTHERS = re.compile(r"DALSEGNO_(SERVICE_HOST|SERVICE_PORT(_\w+)?|PORT_[0-9]+_(TC
 SERVICE_LINK = re.compile(r"(tcp|udp)://.*")
 
 C = TypeVar("C", bound=msgspec.Struct)
-Pairs: TypeAlias = tuple[tuple[str, str], ...]
 
 
 def _about(text: str, metavar: str = "", **bounds: Any) -> msgspec.Meta:
@@ -33,6 +32,7 @@ def _about(text: str, metavar: str = "", **bounds: Any) -> msgspec.Meta:
 
 
 MILLISECOND, HOUR, DAY = timedelta(milliseconds=1), timedelta(hours=1), timedelta(days=1)
+FOREVER: Mapping[str, Any] = {"metavar": "DURATION", "least": timedelta(0), "most": 36_500 * DAY}
 
 Warm = Annotated[str, _about("The log's database: the only truth. Default: a SQLite file in ./.dalsegno.", "URL")]
 Hot = Annotated[str, _about("Live text and wake-ups; may be lost. Default: kept by the warm tier.", "URL")]
@@ -81,6 +81,9 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
     max_context: Annotated[int, _about("What a model is shown at most before old turns give way.", "SIZE", ge=1024)] = (
         256 * 1024
     )
+    max_inline: Annotated[
+        int, _about("A text in the log at most; a larger one is an artifact.", "SIZE", ge=16 * 1024, le=2**30)
+    ] = 32 * 1024
     max_body: Annotated[int, _about("A request's body at most.", "SIZE", ge=1024, le=2**30)] = 1024 * 1024
     max_import: Annotated[int, _about("An imported session at most.", "SIZE", ge=1024, le=2**34)] = 64 * 1024 * 1024
     max_requests: Annotated[Count, _about("Requests at once, per replica.", "N")] = 2000
@@ -90,6 +93,15 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
         timedelta,
         _about("How often work is looked for when no hint came.", "DURATION", least=10 * MILLISECOND, most=HOUR),
     ] = timedelta(milliseconds=500)
+    settling: Annotated[bool, _about("Sessions are still moving here: 503 for unknown ones, and begin none.")] = False
+    archive_after: Annotated[
+        timedelta,
+        _about("Sessions idle for so long move to the cold tier until they are used again; 0s = never.", **FOREVER),
+    ] = timedelta(0)
+    sweep_after: Annotated[
+        timedelta,
+        _about("The cold tier is swept of what sessions idle for so long do not point to; 0s = never.", **FOREVER),
+    ] = DAY
     log_level: Annotated[
         Literal["debug", "info", "warning", "error"],
         _about("How much is logged to stderr; debug also shows what agents and tools raise, in their words."),
@@ -254,31 +266,8 @@ def _read(setting: Setting, text: str) -> Any:
     if setting.metavar == "SIZE":
         return parse_size(text)
     if setting.name == "api_keys":
-        return _keys(text)
+        return read_keys(text)
     return text
-
-
-def _keys(text: str) -> Pairs:
-    """Pairs of key and tenant. The key is all before the last colon, so that it may be `sha256:<hex>`."""
-    if text.startswith("@"):
-        try:
-            lines = Path(text[1:]).read_text("utf-8").splitlines()
-        except OSError as error:
-            raise ConfigError(f"{text[1:]} cannot be read: {error.strerror}") from None
-        except UnicodeDecodeError:
-            raise ConfigError(f"{text[1:]} is not UTF-8") from None
-        entries = [line.strip() for line in lines if line.strip() and not line.strip().startswith("#")]
-    else:
-        entries = [entry.strip() for entry in text.split(",") if entry.strip()]
-    tenants: dict[str, str] = {}
-    for number, (key, _, tenant) in enumerate((entry.rpartition(":") for entry in entries), 1):
-        if not key or not tenant:
-            raise ConfigError(f"entry {number} is not KEY:TENANT")
-        if tenants.setdefault(key, tenant) != tenant:
-            raise ConfigError(f"entry {number} has the key of an earlier one, and another tenant")
-    if not tenants:
-        raise ConfigError("there is no key in it")
-    return tuple(tenants.items())
 
 
 def _complaint(setting: Setting, given: Any, error: msgspec.ValidationError) -> str:

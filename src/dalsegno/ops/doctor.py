@@ -29,7 +29,7 @@ from dalsegno.ops.loop import described
 from dalsegno.ops.tiers import Places
 from dalsegno.ops.version import VERSION
 from dalsegno.ports import Hint, Hot, Ref, Warm
-from dalsegno.stores import Probed
+from dalsegno.stores import Probed, Risky
 
 TENANT = "dalsegno-doctor"
 RIVALS = 8
@@ -79,6 +79,8 @@ async def _warm(url: str) -> AsyncIterator[Finding]:
         members = await warm.members()
         took = (time.perf_counter() - began) * 1000
         yield Finding("warm", "ok", f"{redacted(url)}{_version(url)}: {len(members)} replicas alive, {took:.1f} ms")
+        for state, what in warm.risks if isinstance(warm, Risky) else ():
+            yield Finding("durability", state, what)
         ref = Ref(TENANT, RandomIds().session())
         yield await _creation(warm, ref, url)
         yield await _order(warm, ref)
@@ -193,14 +195,15 @@ async def _cold(url: str) -> AsyncIterator[Finding]:
         name, began = prefix + hashlib.sha256(content).hexdigest(), time.perf_counter()
         await asyncio.gather(cold.put(name, content), cold.put(name, content))
         whole = await cold.get(name) == content
+        listed = list(await cold.list(prefix)) == [name]
         await cold.delete(prefix)
         gone = await cold.get(name) is None
         took = (time.perf_counter() - began) * 1000
-        state: State = "ok" if whole and gone else "wrong"
+        state: State = "ok" if whole and listed and gone else "wrong"
         detail = (
-            f"written twice, read, removed in {took:.1f} ms"
+            f"written twice, read, listed, removed in {took:.1f} ms"
             if state == "ok"
-            else f"read whole: {whole}, removed: {gone}"
+            else f"read whole: {whole}, listed: {listed}, removed: {gone}"
         )
         yield Finding("cold", state, f"{redacted(url)}: {detail}")
         if isinstance(cold, Probed):

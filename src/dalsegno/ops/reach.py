@@ -3,7 +3,7 @@
 Whatever comes back is the contract's JSON; nothing here prints.
 """
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from datetime import timedelta
 from typing import Any, Protocol
@@ -13,6 +13,7 @@ import msgspec
 
 from dalsegno import stores
 from dalsegno.client import ApiError, Client, Retry, Unreachable
+from dalsegno.core.idle import Policy
 from dalsegno.core.ids import parse_session_id
 from dalsegno.core.json import JsonObject
 from dalsegno.errors import ConfigError, DalsegnoError, Refused
@@ -20,6 +21,7 @@ from dalsegno.ops.config import Reach, redacted
 from dalsegno.ops.ids import RandomIds
 from dalsegno.ops.tiers import opened, places
 from dalsegno.ports import Member, Query, Ref
+from dalsegno.runtime.archivist import Archivist, Tally
 from dalsegno.runtime.replica import Replica
 from dalsegno.runtime.service import Service
 from dalsegno.wire.native import session_bytes
@@ -53,6 +55,10 @@ class Desk(Protocol):
 
     async def delete(self, session: str) -> None: ...
 
+    def archive(self, *, idle: timedelta) -> AsyncIterator[Tally]:
+        """Archive what was idle for so long; how far that is, again and again."""
+        ...
+
 
 class NotReached(DalsegnoError):
     """Nobody answers there."""
@@ -65,7 +71,7 @@ async def reached(reach: Reach) -> AsyncIterator[Desk]:
     Inside and outside, what cannot be done raises `Refused`, `NotReached` or another `DalsegnoError`.
     """
     url = reach.url or reach.warm or DEFAULT_URL
-    _refuse_nowhere(url)
+    refuse_nowhere(url)
     if not url.lower().startswith(("http://", "https://")):
         async with _direct(msgspec.structs.replace(reach, warm=url)) as desk:
             yield desk
@@ -86,10 +92,16 @@ async def _direct(reach: Reach) -> AsyncIterator["Direct"]:
         ids = RandomIds()
         # A replica that never starts: it neither joins the fleet nor takes sessions.
         replica = Replica(Member(ids.incarnation(), "cli"), {}, warm=tiers.warm, hot=tiers.hot, blobs=tiers.cold)
-        yield Direct(Service(replica, warm=tiers.warm, blobs=tiers.cold, ids=ids), reach.tenant)
+
+        def archivist(policy: Policy) -> Archivist:
+            if not reach.cold and not reach.warm.lower().startswith("sqlite:"):
+                raise ConfigError("say where the fleet keeps its archive: --cold URL")
+            return Archivist(tiers.warm, tiers.cold, eraser=replica.eraser, policy=policy)
+
+        yield Direct(Service(replica, warm=tiers.warm, blobs=tiers.cold, ids=ids), reach.tenant, archivist)
 
 
-def _refuse_nowhere(url: str) -> None:
+def refuse_nowhere(url: str) -> None:
     """A place without sessions is an error: whoever opens a file that is not there makes it, and finds it empty."""
     match url.partition(":")[0].lower():
         case "http" | "https" if not _names_a_server(url):
@@ -142,13 +154,18 @@ class Remote:
         """See `Desk`."""
         await self._client.session(session).delete()
 
+    def archive(self, *, idle: timedelta) -> AsyncIterator[Tally]:
+        """A server does so by itself."""
+        raise ConfigError("a server archives by itself (--archive-after): to do so now, name its stores with --warm")
+
 
 class Direct:
     """In a warm tier: the same service that a server asks, without the server."""
 
-    def __init__(self, service: Service, tenant: str) -> None:
+    def __init__(self, service: Service, tenant: str, archivist: Callable[[Policy], Archivist]) -> None:
         self._service = service
         self._tenant = tenant
+        self._archivist = archivist
 
     async def list(self) -> AsyncIterator[JsonObject]:
         """See `Desk`."""
@@ -186,6 +203,13 @@ class Direct:
     async def delete(self, session: str) -> None:
         """See `Desk`."""
         await self._service.delete(self._ref(session))
+
+    async def archive(self, *, idle: timedelta) -> AsyncIterator[Tally]:
+        """See `Desk`. Of every tenant."""
+        archivist, over = self._archivist(Policy(archive_after=idle)), False
+        while not over:
+            over = await archivist.go_on()
+            yield archivist.tally
 
     def _ref(self, session: str) -> Ref:
         return Ref(self._tenant, parse_session_id(session))

@@ -5,7 +5,7 @@ What users and models wrote is shown, and never obeyed: escape sequences and the
 
 import json
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from rich import box
@@ -98,6 +98,28 @@ def finding_table(findings: Sequence[tuple[str, str, str]]) -> RenderableType:
     return table
 
 
+def tally_table(
+    sessions: Mapping[str, int], events: int, size: int, seconds: float, *, verified: int
+) -> RenderableType:
+    """How many sessions became what, and what that was."""
+    table = Table(Column("sessions", no_wrap=True), Column("", justify="right"), box=box.SIMPLE_HEAD)
+    for what, words in OUTCOMES.items():
+        if sessions.get(what):
+            table.add_row(words, str(sessions[what]), style="bold red" if what == "failed" else "")
+    table.add_row("read again and the same", str(verified))
+    table.add_row("events", str(events))
+    table.add_row("bytes", str(size))
+    table.add_row("seconds", f"{seconds:.1f}")
+    return table
+
+
+OUTCOMES = {
+    "moved": "moved",
+    "there": "were there already",
+    "buried": "deleted, and deleted there",
+    "movable": "could be moved",
+    "failed": "failed",
+}
 STATES = {"ok": "green", "degraded": "yellow", "wrong": "bold red"}
 ENDS = ("turn.completed", "turn.failed", "turn.cancelled")
 

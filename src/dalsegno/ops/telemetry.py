@@ -13,11 +13,12 @@ from typing import TypeVar
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Metric, ProcessCollector
 
-from dalsegno.core.append import Decide, Decision, Write
+from dalsegno.core.append import Decide, Decision, Known, Write
 from dalsegno.core.claim import Claimed
 from dalsegno.core.event import TERMINAL, Event
 from dalsegno.core.session import Session
 from dalsegno.ports import Member, Page, Query, Ref, Transaction, Transactions, Warm
+from dalsegno.runtime.watch import Watch, Watches
 
 R = TypeVar("R")
 BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0)
@@ -51,10 +52,19 @@ class Figures:
         self._parked = Counter("dalsegno_turns_parked", "Turns that began to wait for somebody", registry=registry)
         self.claims = Counter("dalsegno_claims", "Sessions taken from the store", registry=registry)
         self.takeovers = Counter("dalsegno_takeovers", "Sessions taken over from a dead replica", registry=registry)
+        self.archived = Counter("dalsegno_sessions_archived", "Sessions moved to the cold tier", registry=registry)
+        self.returned = Counter("dalsegno_sessions_returned", "Sessions brought back from it", registry=registry)
         self.buried = Counter("dalsegno_replicas_buried", "Dead peers noticed", registry=registry)
         self.commits = Histogram(
             "dalsegno_commit_seconds", "Time to a durable commit", ["outcome"], registry=registry, buckets=BUCKETS
         )
+        self._failures = Counter(
+            "dalsegno_tier_failures", "Calls that a tier did not answer", ["tier"], registry=registry
+        )
+        self._failing = Gauge(
+            "dalsegno_tier_failing", "1 while a tier fails, now and then or always", ["tier"], registry=registry
+        )
+        self.watches = Watches(*(self._watch(tier) for tier in ("warm", "hot", "cold")))
         self._running = Gauge("dalsegno_turns_running", "Turns that run here now", registry=registry)
         self._lag = Gauge("dalsegno_loop_lag_seconds", "How late the event loop last was", registry=registry)
         self._up = Gauge("dalsegno_replica", "Always 1; says which version this is", ["version"], registry=registry)
@@ -63,6 +73,11 @@ class Figures:
         """Say which version this is and how many turns run."""
         self._up.labels(version).set(1)
         self._running.set_function(running)
+
+    def _watch(self, tier: str) -> Watch:
+        watch = Watch(tier, count=self._failures.labels(tier).inc)
+        self._failing.labels(tier).set_function(lambda: 1 if watch.trouble else 0)
+        return watch
 
     def note(self, events: Iterable[Event]) -> None:
         """Count what was committed here."""
@@ -94,11 +109,12 @@ class CountedWarm:
     def __init__(self, inner: Warm, figures: Figures) -> None:
         self._inner = inner
         self._figures = figures
+        self._watch = figures.watches.warm
 
     async def commit(self, ref: Ref, decide: Decide[R], *, digest: bytes | None = None) -> Decision[R]:
         began, outcome = time.perf_counter(), "unavailable"
         try:
-            decision = await self._inner.commit(ref, decide, digest=digest)
+            decision = await self._watch.seen(self._inner.commit(ref, decide, digest=digest))
             outcome = type(decision).__name__.lower()
         finally:
             self._figures.commits.labels(outcome).observe(time.perf_counter() - began)
@@ -107,13 +123,13 @@ class CountedWarm:
         return decision
 
     async def load(self, ref: Ref) -> Session | None:
-        return await self._inner.load(ref)
+        return await self._watch.seen(self._inner.load(ref))
 
     async def read(self, ref: Ref, *, after: int, limit: int = 1000) -> Sequence[Event]:
-        return await self._inner.read(ref, after=after, limit=limit)
+        return await self._watch.seen(self._inner.read(ref, after=after, limit=limit))
 
     async def claim(self, owner: str, *, limit: int, chances: int = 1) -> Sequence[Claimed]:
-        claims = await self._inner.claim(owner, limit=limit, chances=chances)
+        claims = await self._watch.seen(self._inner.claim(owner, limit=limit, chances=chances))
         for found in claims:
             self._figures.note(found.events)
             if found.lease is not None:
@@ -122,7 +138,7 @@ class CountedWarm:
         return claims
 
     async def list(self, tenant: str, query: Query) -> Page:
-        return await self._inner.list(tenant, query)
+        return await self._watch.seen(self._inner.list(tenant, query))
 
     async def erase(self, ref: Ref, epoch: int) -> None:
         await self._inner.erase(ref, epoch)
@@ -130,19 +146,34 @@ class CountedWarm:
     async def unerased(self, *, after: Ref | None = None, limit: int) -> Mapping[Ref, int]:
         return await self._inner.unerased(after=after, limit=limit)
 
+    async def walk(self, *, after: Ref | None = None, limit: int) -> Sequence[Session]:
+        return await self._inner.walk(after=after, limit=limit)
+
+    async def keys(self, ref: Ref) -> Mapping[bytes, Known]:
+        return await self._inner.keys(ref)
+
+    async def shelve(self, ref: Ref, shelf: bytes, *, head: int, epoch: int) -> bool:
+        done = await self._inner.shelve(ref, shelf, head=head, epoch=epoch)
+        self._figures.archived.inc(1 if done else 0)
+        return done
+
+    async def unshelve(self, ref: Ref, shelf: bytes, events: Sequence[Event]) -> None:
+        await self._inner.unshelve(ref, shelf, events)
+        self._figures.returned.inc()
+
     async def join(self, member: Member, *, ttl: timedelta) -> None:
         await self._inner.join(member, ttl=ttl)
 
     async def bury(self) -> Sequence[str]:
-        dead = await self._inner.bury()
+        dead = await self._watch.seen(self._inner.bury())
         self._figures.buried.inc(len(dead))
         return dead
 
     async def members(self) -> Sequence[Member]:
-        return await self._inner.members()
+        return await self._watch.seen(self._inner.members())
 
     async def holdings(self, incarnation: str) -> Sequence[Ref]:
-        return await self._inner.holdings(incarnation)
+        return await self._watch.seen(self._inner.holdings(incarnation))
 
     async def leave(self) -> None:
         await self._inner.leave()

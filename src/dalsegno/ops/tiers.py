@@ -1,6 +1,6 @@
 """Which tiers a configuration means, and opening them. No URL at all = embedded: a SQLite file and a directory."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from typing import Protocol
@@ -10,6 +10,7 @@ import msgspec
 
 from dalsegno import stores
 from dalsegno.ports import Blobs, Hot, Warm
+from dalsegno.runtime.shelf import with_shelf
 
 FOLDER = ".dalsegno"
 FILE = "sessions.db"
@@ -62,8 +63,8 @@ def places(given: Urls, *, hot: str = "", folder: Path | None = None) -> Places:
 
 
 @asynccontextmanager
-async def opened(where: Places) -> AsyncIterator[Tiers]:
-    """The tiers, until the context ends."""
+async def opened(where: Places, *, counting: Callable[[Warm], Warm] | None = None) -> AsyncIterator[Tiers]:
+    """The tiers, until the context ends. The warm one brings back what is archived; `counting` wraps it below that."""
     async with AsyncExitStack() as stack:
         warm = await stores.open_warm(where.warm)
         stack.push_async_callback(stores.close, warm)
@@ -71,4 +72,4 @@ async def opened(where: Places) -> AsyncIterator[Tiers]:
         stack.push_async_callback(stores.close, hot)
         cold = await stores.open_cold(where.cold)
         stack.push_async_callback(stores.close, cold)
-        yield Tiers(warm, hot, cold)
+        yield Tiers(with_shelf(warm if counting is None else counting(warm), cold), hot, cold)

@@ -5,16 +5,18 @@ import logging
 from collections.abc import Awaitable, Callable
 from datetime import timedelta
 
-from dalsegno.errors import DalsegnoError
+from dalsegno.errors import DalsegnoError, Unavailable
 
 log = logging.getLogger("dalsegno")
 
 STOP_SECONDS = 5.0
+FAILING_SECONDS = 0.25
+"""How often a verb that fails is tried again, at most."""
 
 
 class Duty:
-    """Calls `verb` every `interval`, and at once when poked, until stopped. A failing verb is logged and tried
-    again.
+    """Calls `verb` every `interval`, and at once when poked, until stopped. A failing verb is tried again, not too
+    often, and said to the log when it begins to fail and when it works again; that a tier is away others say (`Watch`).
     """
 
     def __init__(self, name: str, verb: Callable[[], Awaitable[None]], *, interval: timedelta) -> None:
@@ -23,6 +25,7 @@ class Duty:
         self._interval = interval.total_seconds()
         self._poked = asyncio.Event()
         self._stopping = False
+        self._trouble = ""
         self._task: asyncio.Task[None] | None = None
 
     def start(self) -> None:
@@ -49,9 +52,24 @@ class Duty:
             self._poked.clear()
             try:
                 await self._verb()
+                self._works()
             except DalsegnoError as error:
-                log.warning("duty %s: %s", self.name, error)
-            timer = loop.call_later(self._interval, self._poked.set)
+                self._fails(error)
+            interval = max(self._interval, FAILING_SECONDS) if self._trouble else self._interval
+            timer = loop.call_later(interval, self._poked.set)
             if not self._stopping:
                 await self._poked.wait()
             timer.cancel()
+
+    def _fails(self, error: DalsegnoError) -> None:
+        if self._trouble != (trouble := type(error).__name__):
+            self._trouble = trouble
+            log.log(
+                logging.DEBUG if isinstance(error, Unavailable) else logging.WARNING, "duty %s: %s", self.name, error
+            )
+
+    def _works(self) -> None:
+        if self._trouble:
+            level = logging.DEBUG if self._trouble == Unavailable.__name__ else logging.WARNING
+            log.log(level, "duty %s works again", self.name)
+            self._trouble = ""

@@ -1,8 +1,9 @@
 """Erasing: what belonged to a deleted session is removed, by the replica that was asked to delete it or by any other.
 
-A deletion is a commit and then two removals in two tiers; a crash may come between any of them, and a tier may not
-answer. The artifacts go first: the warm tier names the session (`Warm.unerased`) until everything else is gone, too, so
-whatever was left is found again. Each of it may be done twice, and by several replicas at once.
+A deletion is a commit and then removals in the other tiers; a crash may come between any of them, and a tier may not
+answer. The warm tier's own is the last: it names the session (`Warm.unerased`) until everything else is gone, too, so
+whatever was left is found again. Each of it may be done twice, and by several replicas at once. What the hot tier keeps
+of the session is removed with it, or expires.
 """
 
 import logging
@@ -11,8 +12,10 @@ from contextlib import suppress
 from functools import partial
 
 from dalsegno.core.lifecycle import erase_again
+from dalsegno.core.tier import folder
 from dalsegno.errors import DalsegnoError, LeaseLost
-from dalsegno.ports import Blobs, Ref, Warm
+from dalsegno.ports import Blobs, Hot, Ref, Warm
+from dalsegno.runtime.near import Near
 from dalsegno.runtime.patience import patiently
 
 log = logging.getLogger("dalsegno.eraser")
@@ -25,13 +28,15 @@ class Eraser:
 
     A turn learns that its session was deleted when it is fenced off, and until then may put an artifact where all of
     them were gone already. So whoever is fenced off has a deleted session erased again, under a new epoch, so that an
-    erasure that is under way does not count. One window stays open, since the cold tier knows no epochs: when a replica
-    is killed between that put and this commit, an artifact stays that no pointer leads to and no request can read.
+    erasure that is under way does not count. Who is killed between that put and this commit cannot: for their sake a
+    deleted session is erased once more later (`core.idle`).
     """
 
-    def __init__(self, warm: Warm, blobs: Blobs) -> None:
+    def __init__(self, warm: Warm, blobs: Blobs, near: Near, hot: Hot) -> None:
         self._warm = warm
+        self._hot = hot
         self._blobs = blobs
+        self._near = near
         self._after: Ref | None = None
 
     async def erase(self, ref: Ref) -> None:
@@ -58,5 +63,17 @@ class Eraser:
             await patiently(partial(self._warm.commit, ref, erase_again), closing=closing)
 
     async def _erase(self, ref: Ref, epoch: int) -> None:
-        await self._blobs.delete(f"{ref.tenant}/{ref.id}/")
+        await self._near.forget(ref)
+        await self._silence(ref, epoch)
+        await self._blobs.delete(folder(ref.tenant, ref.id))
         await self._warm.erase(ref, epoch)
+
+    async def _silence(self, ref: Ref, epoch: int) -> None:
+        """What was shown of an open step goes, and nobody shows more. Where that fails, it expires."""
+        try:
+            await self._hot.fence(ref, epoch)
+            await self._hot.clear(ref, epoch)
+        except LeaseLost:
+            return  # a later erasure was here
+        except DalsegnoError as error:
+            log.info("what was shown of session %s will expire by itself: %s", ref.id, error)

@@ -144,7 +144,7 @@ class Turn:
         with self._numbered("say") as key:
             if await self._recorded(key) is None:
                 item = items.message(clean_text(text), item_id=self._speaker.new_id(items.MESSAGE))
-                self._recorder.defer([self._draft(ItemDone(item, step=key))])
+                self._recorder.defer([self._draft(ItemDone(await self._speaker.kept(item), step=key))])
 
     async def emit(self, name: str, data: Json = None) -> None:
         """Show readers an event of your own; models do not see it."""
@@ -182,7 +182,7 @@ class Turn:
         pointer = parse_artifact(artifact)
         content = None
         if pointer is not None and pointer.session == self.session:
-            content = await self._blobs.get(f"{self.tenant}/{pointer.session}/{pointer.sha256}")
+            content = await self._blobs.get(pointer.name(self.tenant))
         if content is None:
             raise DalsegnoError(f"no artifact {artifact} in this session")
         return content

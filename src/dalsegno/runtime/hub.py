@@ -10,8 +10,10 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from operator import attrgetter
+from typing import Literal
 
 from dalsegno.core.event import Event
+from dalsegno.core.move import present
 from dalsegno.core.session import Session
 from dalsegno.core.stream import Piece, closes, start_of
 from dalsegno.errors import DalsegnoError, Unavailable
@@ -20,6 +22,8 @@ from dalsegno.ports import Hint, Hot, Log, Ref
 RING_EVENTS = 512
 READ_EVENTS = 500
 POST_SECONDS = 0.002
+
+Where = Literal["log", "step"]
 
 
 class Feed:
@@ -42,8 +46,8 @@ class Feed:
         self._base = -1
         self._pieces: list[Piece] = []
         self._waiters: list[asyncio.Future[None]] = []
-        self._refreshing: asyncio.Task[None] | None = None
-        self._again = False
+        self._looking: asyncio.Task[None] | None = None
+        self._wanted: Where | None = None
         self.version = 0
         """Changes with everything that happens."""
         self.moved = False
@@ -73,6 +77,8 @@ class Feed:
         """Events that follow the head; others are passed over, a gap is left for the next refresh."""
         for event in events:
             if event.seq == self.head + 1 or event.type == "session.deleted":
+                if event.seq != self.head + 1:
+                    self._ring.clear()
                 self.head = event.seq
                 self._ring.append(event)
                 if closes(event):
@@ -98,12 +104,20 @@ class Feed:
                 self._pieces.append(piece)
         self._wake()
 
-    def refresh(self) -> None:
-        """Look at the log and the hot tier soon; one look at a time, and one more if asked meanwhile."""
-        if self._refreshing is None or self._refreshing.done():
-            self._refreshing = asyncio.get_running_loop().create_task(self._look())
-        else:
-            self._again = True
+    def hear(self, hint: Hint) -> None:
+        """Something may have happened. Pieces of a step that is known to be open are in the hot tier alone."""
+        if not self.knows(hint):
+            words = hint.units and hint.head <= self.head and self.busy and self.failure is None
+            self.refresh("step" if words else "log")
+
+    def refresh(self, where: Where = "log") -> None:
+        """Look at the log and the open step, or at the step alone, soon: one look at a time, and one more if asked
+        meanwhile.
+        """
+        if self._wanted != "log":
+            self._wanted = where
+        if self._looking is None or self._looking.done():
+            self._looking = asyncio.get_running_loop().create_task(self._look())
 
     async def changed(self, seen: int) -> None:
         """Return when something has happened since `version` was `seen`."""
@@ -114,32 +128,40 @@ class Feed:
 
     def close(self) -> None:
         """Nobody reads any more."""
-        if self._refreshing is not None:
-            self._refreshing.cancel()
+        if self._looking is not None:
+            self._looking.cancel()
 
     async def _look(self) -> None:
         try:
-            self._again = True
-            while self._again:
-                self._again = False
-                while events := await self._log.read(self.ref, after=self.head, limit=READ_EVENTS):
-                    self.add(events)
-                session = await self._log.load(self.ref)
-                self.busy = session is not None and bool(session.open)
-                self.failure = None
+            while self._wanted is not None:
+                where, self._wanted = self._wanted, None
+                if where == "log":
+                    await self._look_at_log()
                 if self.busy:
-                    await self._look_at_open_step()
+                    await self._look_at_open_step(where)
         except DalsegnoError as error:
+            self._wanted = None
             self.failure = error
             self._wake()
 
-    async def _look_at_open_step(self) -> None:
+    async def _look_at_log(self) -> None:
+        while events := await self._log.read(self.ref, after=self.head, limit=READ_EVENTS):
+            self.add(events)
+        session = await self._log.load(self.ref)
+        self.busy = session is not None and bool(present(session).open)
+        self.failure = None
+
+    async def _look_at_open_step(self, where: Where) -> None:
         known = self._pieces[-1].end if self._pieces else 0
         try:
             found = await self._hot.read(self.ref, base=max(self._base, 0), after=known)
         except Unavailable:
             return
         if found is None or found.base > self.head:
+            return
+        if found.epoch > self._epoch and where == "step":
+            # Another attempt: the log says what it carries on of what is shown here, and its hint may be lost.
+            self._wanted = "log"
             return
         if found.base != self._base:
             if any(closes(event) for event in await self._between(found.base)):
@@ -257,8 +279,8 @@ class Hub:
     def _hear(self, hint: Hint) -> None:
         ref = Ref(hint.tenant, hint.session)
         feed = self._feeds.get(ref)
-        if feed is not None and not feed.knows(hint):
-            feed.refresh()
+        if feed is not None:
+            feed.hear(hint)
         poke = self._watchers.get(ref)
         if poke is not None:
             poke(hint.head)

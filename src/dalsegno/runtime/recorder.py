@@ -87,7 +87,7 @@ class Recorder:
         self.recall(mine)
         if any(event.type == "turn.input" for event in mine):
             self.on_news()
-        if fresh and fresh[-1].type == "session.deleted":
+        if fresh and fresh[-1].type in ("session.deleted", "session.moved"):
             self.lose()
 
     def poke(self, head: int | None = None) -> None:
@@ -148,7 +148,7 @@ class Recorder:
             expect, before = Expect(last=self.last), self.last
             try:
                 await self._take_in(await commit(partial(self._decide, drafts=[draft], then="hold", expect=expect)))
-            except asyncio.CancelledError:
+            except (asyncio.CancelledError, Unavailable):
                 # what the tool did and its record stand or fall together: there is nothing to write again
                 self._unsure, self._last_before = (), before
                 raise

@@ -8,24 +8,28 @@ import logging
 from collections.abc import Mapping, Sequence
 from datetime import timedelta
 from functools import partial
-from typing import TypeVar
 
 import msgspec
 
 from dalsegno.core.admit import Admission, Admitted, admit
-from dalsegno.core.append import Appended, Decision, Draft, Fenced, Known, Refusal, append
+from dalsegno.core.append import Appended, Decision, Draft, Known, append
 from dalsegno.core.claim import ATTEMPTS_MAX, Claimed, readopt, retake
 from dalsegno.core.event import Event, TurnError, TurnFailed
+from dalsegno.core.frozen import WORTH_EVENTS
 from dalsegno.core.lease import Lease
 from dalsegno.core.session import Session
-from dalsegno.errors import LeaseLost, Refused, Unavailable, Unreadable
+from dalsegno.core.tier import INLINE_MAX
+from dalsegno.errors import LeaseLost, Unavailable, Unreadable
 from dalsegno.ports import Agent, Blobs, Hot, Member, Ref, Transactions, Warm
 from dalsegno.runtime.contexts import Contexts
+from dalsegno.runtime.decided import result_of
 from dalsegno.runtime.duty import Duty
 from dalsegno.runtime.eraser import Eraser
 from dalsegno.runtime.hub import Hub
+from dalsegno.runtime.near import Near
 from dalsegno.runtime.patience import patiently
 from dalsegno.runtime.recorder import Tiers
+from dalsegno.runtime.texts import Texts
 from dalsegno.runtime.turn import CONTEXT_LIMIT_BYTES, ERROR_CHARS, Surroundings, run_turn
 
 log = logging.getLogger("dalsegno.replica")
@@ -33,7 +37,6 @@ log = logging.getLogger("dalsegno.replica")
 CLAIM_BATCH = 16
 DOUBT_EVERY = 10
 """Sweeps between two looks at what is ours in the store and does not run here, for no other reason than to be sure."""
-R = TypeVar("R")
 
 
 class Tuning(msgspec.Struct, frozen=True):
@@ -49,6 +52,9 @@ class Tuning(msgspec.Struct, frozen=True):
     sweep_every: timedelta = timedelta(seconds=1)
     erase_every: timedelta = timedelta(seconds=5)
     drain_within: timedelta = timedelta(seconds=20)
+    settling: bool = False
+    near_events: int = WORTH_EVENTS
+    inline_max_bytes: int = INLINE_MAX
 
 
 DEFAULTS = Tuning()
@@ -71,7 +77,8 @@ class Replica:
         self.tuning = tuning
         self.draining = False
         self.hub = Hub(warm, hot)
-        self.eraser = Eraser(warm, blobs)
+        self.near, self.texts = Near(hot), Texts(blobs, inline_max=tuning.inline_max_bytes)
+        self.eraser = Eraser(warm, blobs, self.near, hot)
         self._warm = warm
         self._turns: dict[Ref, asyncio.Task[None]] = {}
         self._last_chances: set[Ref] = set()
@@ -85,7 +92,9 @@ class Replica:
             tiers=Tiers(warm, self.hub, closing=lambda: self._closing, doubt=self._doubt),
             hot=hot,
             blobs=blobs,
-            contexts=Contexts(warm),
+            texts=self.texts,
+            near=self.near,
+            contexts=Contexts(warm, self.near, worth_events=tuning.near_events),
             transactions=warm if isinstance(warm, Transactions) else None,
             agent=agents.get,
             draining=lambda: self.draining,
@@ -167,6 +176,7 @@ class Replica:
         if self._hub_task is not None:
             self._hub_task.cancel()
             await asyncio.gather(self._hub_task, return_exceptions=True)
+        await self.near.close()
         try:
             await self._warm.leave()
         except Unavailable as error:
@@ -213,10 +223,11 @@ class Replica:
 
     async def _give_up(self, lease: Lease, error: Exception) -> None:
         """End a turn whose log cannot be understood: an error that everybody sees, never a shorter history (P9)."""
-        code = "unreadable" if isinstance(error, Unreadable) else "internal"
+        ref, code = Ref(lease.tenant, lease.session), "unreadable" if isinstance(error, Unreadable) else "internal"
         failed = Draft(TurnFailed(TurnError(code, f"{type(error).__name__}: {error}"[:ERROR_CHARS])), lease.turn)
-        decide = partial(_fail, lease=lease, draft=failed)
-        await self._warm.commit(Ref(lease.tenant, lease.session), decide)
+        decision = await self._warm.commit(ref, partial(_fail, lease=lease, draft=failed))
+        if isinstance(decision, Write):
+            self.hub.announce(ref, decision.result.session, decision.events)
 
     def _ran(self, ref: Ref, task: asyncio.Task[None]) -> None:
         if self._turns.get(ref) is task:
@@ -279,15 +290,6 @@ class Replica:
         self._sweeps += 1
         if self._sweeps % DOUBT_EVERY == 0:
             self._doubt()
-
-
-def result_of(decision: Decision[R]) -> R:
-    """What a carried out decision came to; raises what a refusal means."""
-    if isinstance(decision, Refusal):
-        raise Refused(decision.code, decision.detail)
-    if isinstance(decision, Fenced):
-        raise LeaseLost
-    return decision.result
 
 
 def _fail(session: Session | None, known: Known | None, now: int, *, lease: Lease, draft: Draft) -> Decision[Appended]:

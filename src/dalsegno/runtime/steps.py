@@ -15,6 +15,7 @@ from dalsegno.core.step import StepRecord
 from dalsegno.core.stream import Piece
 from dalsegno.runtime.publisher import Publisher
 from dalsegno.runtime.recorder import Recorder
+from dalsegno.runtime.texts import Texts
 
 Intent = Callable[[JsonObject], ToolIntent]
 Publish = Callable[[Generation, tuple[Piece, ...] | Diverged], Awaitable[None]]
@@ -23,10 +24,11 @@ Publish = Callable[[Generation, tuple[Piece, ...] | Diverged], Awaitable[None]]
 class Speaker:
     """Turns what a model says into published pieces and recorded items, for one turn."""
 
-    def __init__(self, recorder: Recorder, publisher: Publisher, *, intent: Intent) -> None:
+    def __init__(self, recorder: Recorder, publisher: Publisher, *, intent: Intent, texts: Texts) -> None:
         self._recorder = recorder
         self._publisher = publisher
         self._intent = intent
+        self._texts = texts
         self.usage: dict[str, JsonObject | None] = {}
         """What the model calls of this attempt cost, by step; those on record before are in the journal."""
         self._open: Generation | None = None
@@ -38,6 +40,10 @@ class Speaker:
         """An id for one more item of this turn: no attempt ever made it before."""
         self._count += 1
         return item_id(self._turn, kind, f"{self._recorder.lease.epoch}_{self._count}")
+
+    async def kept(self, item: JsonObject) -> JsonObject:
+        """The item as the log is to hold it: of a large text only the beginning, once the rest is put elsewhere."""
+        return await self._texts.keep(item, self._recorder.lease)
 
     def adopt(self, base: int, pieces: Sequence[Piece]) -> None:
         """Go on from what a dead replica published of the open step."""
@@ -108,9 +114,10 @@ class Speaker:
         turn, streamed = self._recorder.lease.turn, generation is self._open
         made = step.items or (items.step(key, None, item_id=self.new_id(items.STEP)),)
         streamed = streamed and bool(step.items)
-        first = ItemDone(made[0], step=key, streamed=streamed, through=step.through, usage=step.usage)
+        kept = [await self.kept(item) for item in made]
+        first = ItemDone(kept[0], step=key, streamed=streamed, through=step.through, usage=step.usage)
         drafts = [Draft(first, turn)]
-        drafts += [Draft(ItemDone(item, step=key, streamed=streamed), turn) for item in made[1:]]
+        drafts += [Draft(ItemDone(item, step=key, streamed=streamed), turn) for item in kept[1:]]
         calls = [item for item in step.items if item["type"] == items.CALL]
         drafts += [Draft(self._intent(call), turn) for call in calls]
         if generation is self._open:

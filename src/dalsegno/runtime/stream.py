@@ -12,6 +12,7 @@ from dalsegno.core.stream import Composer, Frame
 from dalsegno.errors import Unavailable, Unreadable
 from dalsegno.ports import Log, Ref
 from dalsegno.runtime.hub import Feed, Hub
+from dalsegno.runtime.texts import Texts
 
 PAGE_EVENTS = 200
 
@@ -22,12 +23,13 @@ class Stream:
     `ended` is true when nothing can follow the cursor it was opened at.
     """
 
-    def __init__(self, composer: Composer, feed: Feed, *, log: Log, hub: Hub) -> None:
+    def __init__(self, composer: Composer, feed: Feed, *, log: Log, hub: Hub, texts: Texts) -> None:
         self.ended = composer.ended
         self._composer = composer
         self._feed = feed
         self._log = log
         self._hub = hub
+        self._whole = texts.whole
         self._frames: deque[Frame] = deque()
         self._closed = False
 
@@ -55,12 +57,24 @@ class Stream:
             raise Unavailable(f"the log cannot be followed: {feed.failure}", outcome="not_applied")
         if composer.cursor.seq < feed.head:
             at_hand = feed.since(composer.cursor.seq)
-            self._compose(at_hand if at_hand is not None else await self._read())
+            events = at_hand if at_hand is not None else await self._read()
+            try:
+                self._compose(await self._whole(self._feed.ref.tenant, events))
+            except Unreadable as error:
+                self._compose(await self._end(error))
             return True
         if composer.cursor.seq == feed.head:
             # what is read from the log can be ahead of the feed, whose pieces are then of a step that is over
             self._frames.extend(composer.live(feed.pieces(composer.cursor.offset)))
         return bool(self._frames)
+
+    async def _end(self, error: Unreadable) -> Sequence[Event]:
+        """What is left of a session that is deleted and half erased: its last event. Any other is unreadable."""
+        ref = self._feed.ref
+        session = await self._log.load(ref)
+        if session is None or not session.deleted:
+            raise error
+        return await self._log.read(ref, after=session.head - 1)
 
     def _compose(self, events: Sequence[Event]) -> None:
         for event in events:
@@ -83,6 +97,6 @@ class Stream:
         return events
 
 
-def open_stream(ref: Ref, composer: Composer, *, session: Session, log: Log, hub: Hub) -> Stream:
+def open_stream(ref: Ref, composer: Composer, *, session: Session, log: Log, hub: Hub, texts: Texts) -> Stream:
     """A reader of a session that exists, from a cursor that is not ahead of it."""
-    return Stream(composer, hub.attach(ref, session), log=log, hub=hub)
+    return Stream(composer, hub.attach(ref, session), log=log, hub=hub, texts=texts)

@@ -6,7 +6,6 @@ the table in `core.effect`; here it is done.
 """
 
 import asyncio
-import logging
 from collections.abc import Coroutine, Sequence
 from datetime import timedelta
 from functools import partial
@@ -19,36 +18,35 @@ from dalsegno.core import item as items
 from dalsegno.core.append import Decision, Draft, Fenced, Keep, Known, Refusal
 from dalsegno.core.effect import DENIED, UNKNOWN, dedupe_digest, recovery
 from dalsegno.core.event import Action, ItemDone, ToolIntent, TurnWaiting
-from dalsegno.core.ids import effect_key, hash16, item_id
+from dalsegno.core.frozen import RESULT, seal, unseal
+from dalsegno.core.ids import effect_key, hash16, item_id, short_hash
 from dalsegno.core.input import ToolResult
-from dalsegno.core.json import Json, JsonObject, clean_text
-from dalsegno.core.session import Session, replace
-from dalsegno.core.tier import spill_output
-from dalsegno.errors import BadArguments, Parked, Unavailable
-from dalsegno.ports import Blobs, Call, DidNotHappen, Happened, Tool, Transactions
-from dalsegno.runtime.blame import blame
+from dalsegno.core.json import JsonObject, clean_text
+from dalsegno.core.session import Session
+from dalsegno.errors import Parked
+from dalsegno.ports import Call, DidNotHappen, Happened, Ref, Tool, Transactions
+from dalsegno.runtime.near import Near
+from dalsegno.runtime.outcome import Outcome, as_text, failed, outcome_of
 from dalsegno.runtime.patience import patiently, seen_through
 from dalsegno.runtime.recorder import Recorder, Tiers
-
-log = logging.getLogger("dalsegno.tools")
-
-
-class Outcome(msgspec.Struct, frozen=True):
-    """What a call came to: the text that the model is shown, and whether the tool says so or we do."""
-
-    text: str
-    status: str = "completed"
+from dalsegno.runtime.texts import Texts
+from dalsegno.runtime.transact import Put, Transactor
 
 
 class ToolBox:
     """The tools of one turn, and the only place that runs them."""
 
-    def __init__(self, recorder: Recorder, *, tiers: Tiers, blobs: Blobs, transactions: Transactions | None) -> None:
+    def __init__(
+        self, recorder: Recorder, *, tiers: Tiers, texts: Texts, transactions: Transactions | None, near: Near
+    ) -> None:
         self._recorder = recorder
         self._log = tiers.log
         self._closing = tiers.closing
-        self._blobs = blobs
-        self._transactions = transactions
+        self._texts = texts
+        self._near = near
+        self._transactor = (
+            None if transactions is None else Transactor(recorder, tiers=tiers, store=transactions, draft=self._draft)
+        )
         self._tools: dict[str, Tool] = {}
         self._turn = recorder.turn
 
@@ -108,7 +106,7 @@ class ToolBox:
         journal, call_id = self._recorder.journal, str(call["call_id"])
         said = journal.answers[call_id][1] if call_id in journal.answers else None
         if isinstance(said, ToolResult):
-            return Outcome(said.output) if said.output is not None else _failed(said.error)
+            return Outcome(said.output) if said.output is not None else failed(said.error)
         if said is not None and said.decision == "deny":
             begun = journal.intents[call_id][0] < journal.adopted
             return Outcome(f"{UNKNOWN if begun else DENIED} {said.reason or ''}".strip(), "incomplete")
@@ -135,7 +133,7 @@ class ToolBox:
             case "probe":
                 finding = None if tool.probe is None else await tool.probe(self._call(call, arguments))
                 if isinstance(finding, Happened):
-                    return Outcome(_as_text(finding.result))
+                    return Outcome(as_text(finding.result))
                 if isinstance(finding, DidNotHappen):
                     return await self._run(tool, call, arguments)
                 return Outcome(UNKNOWN, "incomplete")
@@ -143,9 +141,12 @@ class ToolBox:
                 assert_never(way)
 
     async def _run(self, tool: Tool, call: JsonObject, arguments: JsonObject) -> Outcome | str:
-        if self._recorder.journal.intents[str(call["call_id"])][1].effect == "transactional":
-            return await self._run_in_transaction(tool, call, arguments)
-        work = asyncio.ensure_future(_outcome(tool, self._call(call, arguments)))
+        effect = self._recorder.journal.intents[str(call["call_id"])][1].effect
+        if effect == "transactional":
+            return await self._run_in_transaction(tool, self._call(call, arguments))
+        if effect == "read" and tool.cache_seconds is not None:
+            return await self._run_or_recall(tool, self._call(call, arguments), tool.cache_seconds)
+        work = asyncio.ensure_future(outcome_of(tool, self._call(call, arguments)))
         try:
             return await asyncio.shield(work)
         except asyncio.CancelledError:
@@ -156,25 +157,25 @@ class ToolBox:
             await self._record(call, await work)
             raise
 
-    async def _run_in_transaction(self, tool: Tool, call: JsonObject, arguments: JsonObject) -> Outcome | str:
-        """What the tool writes and the record of it are one commit; after doubt the record tells whether it was."""
-        if self._transactions is None:
-            return _failed("this store offers no transactions to tools")
-        limit, outputs = timedelta(seconds=tool.timeout_seconds), self._recorder.journal.outputs
-        while str(call["call_id"]) not in outputs:
-            try:
-                async with self._transactions.transaction(self._recorder.ref, timeout=limit) as transaction:
-                    made = await _outcome(tool, replace(self._call(call, arguments), transaction=transaction))
-                    if made.status != "completed":
-                        return made
-                    draft = await self._draft(call, made)
-                    await self._recorder.append_with(transaction.commit, draft)
-            except Unavailable as error:
-                if error.outcome == "not_applied":
-                    return _failed(str(error))
-                self._recorder.poke()
-                await self._recorder.settle()
-        return str(outputs[str(call["call_id"])]["output"])
+    async def _run_or_recall(self, tool: Tool, call: Call, seconds: float) -> Outcome:
+        """What an identical call came to a short while ago, in whatever session of the tenant; or the tool is run."""
+        names = (RESULT, call.tenant, self._recorder.session.agent, dedupe_digest(tool.name, call.arguments))
+        ref = Ref(call.tenant, f"tool_{short_hash(*names)}")
+        kept = await self._near.get(ref, RESULT)
+        known = None if kept is None else unseal(kept[1], *names)
+        if known is not None:
+            return Outcome(known.decode())
+        made = await outcome_of(tool, call)
+        if made.status == "completed":
+            content = seal(clean_text(made.text).encode(), *names)
+            self._near.put(ref, RESULT, 0, content, keep=timedelta(seconds=seconds))
+        return made
+
+    async def _run_in_transaction(self, tool: Tool, call: Call) -> Outcome | str:
+        if self._transactor is None:
+            return failed("this store offers no transactions to tools")
+        made = await self._transactor.run(tool, call)
+        return str(self._recorder.journal.outputs[call.id]["output"]) if made is None else made
 
     async def _shared(self, call_id: str) -> str | None:
         """The output of an identical call that is on record, for tools that ask for it."""
@@ -202,23 +203,24 @@ class ToolBox:
         return str(data.item["output"]) if isinstance(data, ItemDone) else None
 
     async def _record(self, call: JsonObject, outcome: Outcome) -> str:
-        draft = await self._draft(call, outcome)
-        await self._recorder.append([draft])
-        return str(self._recorder.journal.outputs[str(call["call_id"])]["output"])
-
-    async def _draft(self, call: JsonObject, outcome: Outcome) -> Draft:
-        call_id, lease = str(call["call_id"]), self._recorder.lease
-        name = item_id(self._turn, items.OUTPUT, "_".join(str(call["id"]).split("_")[-2:]))
-        item = items.output(call_id, clean_text(outcome.text), item_id=name, status=outcome.status)
-        spill = spill_output(lease.session, item)
-        if spill is not None:
-            name = f"{lease.tenant}/{lease.session}/{spill.artifact.sha256}"
-            put = partial(self._blobs.put, name, spill.payload)
+        call_id = str(call["call_id"])
+        draft, put = self._draft(call_id, outcome)
+        if put is not None:
             await seen_through(patiently(put, closing=self._closing))
-            item = spill.item
-        intent = self._recorder.journal.intents[call_id][1]
+        await self._recorder.append([draft])
+        return str(self._recorder.journal.outputs[call_id]["output"])
+
+    def _draft(self, call_id: str, outcome: Outcome) -> tuple[Draft, Put | None]:
+        """The record of an output, and what has to be put into the cold tier before it may be written."""
+        lease, journal = self._recorder.lease, self._recorder.journal
+        name = item_id(self._turn, items.OUTPUT, "_".join(str(journal.calls[call_id]["id"]).split("_")[-2:]))
+        item = items.output(call_id, clean_text(outcome.text), item_id=name, status=outcome.status)
+        put, spill = None, self._texts.spill(item, lease)
+        if spill is not None:
+            item, put = spill.kept, partial(self._texts.put, lease.tenant, spill)
+        intent = journal.intents[call_id][1]
         remember = intent.dedupe is not None and outcome.status == "completed"
-        return Draft(ItemDone(item), lease.turn, _digest(intent) if remember else None)
+        return Draft(ItemDone(item), lease.turn, _digest(intent) if remember else None), put
 
     async def _park(self, actions: tuple[Action, ...]) -> None:
         waiting = Draft(TurnWaiting(actions), self._recorder.lease.turn)
@@ -247,36 +249,11 @@ class ToolBox:
         return Call(intent.call_id, intent.name, arguments, intent.key, lease.session, lease.tenant, self._turn)
 
 
-async def _outcome(tool: Tool, call: Call) -> Outcome:
-    """Run the tool; whatever it raises is text for the model. Signals of the platform pass through."""
-    try:
-        async with asyncio.timeout(tool.timeout_seconds):
-            return Outcome(_as_text(await tool.run(call)))
-    except TimeoutError:
-        return Outcome(
-            f"The tool did not finish within {tool.timeout_seconds:g} s. Its effect is unknown.", "incomplete"
-        )
-    except BadArguments as error:
-        return _failed(f"The arguments do not fit: {error}")
-    except Exception as error:  # whatever a user's tool raises is an answer to the model
-        log.info("tool %s raised %s", tool.name, blame(error))
-        log.debug("what tool %s raised", tool.name, exc_info=error)
-        return _failed(f"{type(error).__name__}: {error}")
-
-
-def _failed(error: str | None) -> Outcome:
-    return Outcome(f"Error: {error or 'unknown'}", "incomplete")
-
-
 def _parse(call: JsonObject) -> JsonObject | Outcome:
     try:
         return msgspec.json.decode(str(call["arguments"]) or "{}", type=dict)
     except (msgspec.DecodeError, RecursionError) as error:
-        return _failed(f"The arguments are not a JSON object: {error}")
-
-
-def _as_text(result: Json) -> str:
-    return result if isinstance(result, str) else json.dumps(msgspec.to_builtins(result)).decode()
+        return failed(f"The arguments are not a JSON object: {error}")
 
 
 def _digest(intent: ToolIntent) -> bytes:

@@ -24,7 +24,7 @@ from functools import partial, reduce
 
 import msgspec
 
-from dalsegno.core.append import Draft
+from dalsegno.core.append import Appended, Draft
 from dalsegno.core.event import (
     ContextSummarized,
     Data,
@@ -45,10 +45,12 @@ from dalsegno.ports import Agent, Blobs, Hot, Ref, Transactions
 from dalsegno.runtime.blame import blame
 from dalsegno.runtime.contexts import Contexts, turn_events
 from dalsegno.runtime.handle import Turn
+from dalsegno.runtime.near import Near
 from dalsegno.runtime.patience import patiently
 from dalsegno.runtime.publisher import Publisher
 from dalsegno.runtime.recorder import Recorder, Tiers
 from dalsegno.runtime.steps import Speaker
+from dalsegno.runtime.texts import Texts
 from dalsegno.runtime.tools import ToolBox
 
 log = logging.getLogger("dalsegno.turn")
@@ -63,6 +65,8 @@ class Surroundings(msgspec.Struct, frozen=True):
     tiers: Tiers
     hot: Hot
     blobs: Blobs
+    texts: Texts
+    near: Near
     contexts: Contexts
     transactions: Transactions | None
     agent: Callable[[str], Agent | None]
@@ -87,16 +91,15 @@ async def run_turn(lease: Lease, session: Session, written: Sequence[Event], aro
     """
     running = await patiently(partial(prepare, lease, session, written, around), closing=around.tiers.closing)
     recorder, turn = running.recorder, running.turn
+    ended: Appended | None = None
     try:
         seen: int | None = -1
-        while True:
+        while ended is None:
             end = await think(running, around)
             recorder.defer(await running.speaker.abandon())
             seen = turn.seen if isinstance(end, TurnCompleted) and turn.seen != seen else None
             ended = await recorder.append([Draft(end, lease.turn)], then="take", seen=seen)
-            if ended is not None:
-                return ended.lease
-            # a message joined the turn as it was ending: the agent goes on where it was
+            # None: a message joined the turn as it was ending; the agent goes on where it was
     except HandedOver:
         recorder.defer(await running.speaker.abandon())
         await recorder.append((), then="release")
@@ -107,9 +110,9 @@ async def run_turn(lease: Lease, session: Session, written: Sequence[Event], aro
         log.debug("turn %s of session %s is parked", lease.turn, lease.session)
     finally:
         around.tiers.hub.unwatch(recorder.ref, recorder.poke)
-        if not recorder.lost:
-            around.contexts.give_back(recorder.ref, recorder.transcript)
-    return None
+    if not recorder.lost:
+        around.contexts.give_back(recorder.ref, recorder.transcript)
+    return None if ended is None else ended.lease
 
 
 async def prepare(lease: Lease, session: Session, written: Sequence[Event], around: Surroundings) -> Running:
@@ -117,14 +120,17 @@ async def prepare(lease: Lease, session: Session, written: Sequence[Event], arou
     step.
     """
     ref, known = Ref(lease.tenant, lease.session), written[0].seq - 1 if written else session.head
-    transcript = await around.contexts.take(ref, session, before=known)
+    transcript, texts = await around.contexts.take(ref, session, before=known), around.texts
     recorder = Recorder(lease, session, transcript, tiers=around.tiers)
     if lease.turn <= known:
-        recorder.recall(await turn_events(ref, lease.turn, log=around.tiers.log, through=known))
+        mine = await turn_events(ref, lease.turn, log=around.tiers.log, through=known)
+        recorder.recall(await texts.whole(ref.tenant, mine))
     recorder.note(written)
+    if recorder.journal.message is not None:
+        recorder.journal.message = await texts.message(ref.tenant, recorder.journal.message)
     publisher = Publisher(lease, hot=around.hot, hub=around.tiers.hub, on_lost=recorder.lose)
-    tools = ToolBox(recorder, tiers=around.tiers, blobs=around.blobs, transactions=around.transactions)
-    speaker = Speaker(recorder, publisher, intent=tools.intent)
+    tools = ToolBox(recorder, tiers=around.tiers, texts=texts, transactions=around.transactions, near=around.near)
+    speaker = Speaker(recorder, publisher, intent=tools.intent, texts=texts)
     if lease.orphaned:
         await adopt(recorder, speaker, around)
     turn = Turn(recorder, speaker, tools, blobs=around.blobs, draining=around.draining)

@@ -1,6 +1,6 @@
 """The tiers on products. A URL names the product; its driver is loaded only then."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Literal, Protocol, runtime_checkable
@@ -9,7 +9,14 @@ from urllib.parse import unquote
 from dalsegno.errors import ConfigError
 from dalsegno.ports import Blobs, Hot, Warm
 
-WARM = ("memory:", "sqlite:///path.db", "postgresql://user@host/name")
+WARM = (
+    "memory:",
+    "sqlite:///path.db",
+    "postgresql://user@host/name",
+    "redis://host/0",
+    "redis+cluster://host,host",
+    "redis+sentinel://host/service",
+)
 HOT = (
     "memory:",
     "sqlite:///path.db",
@@ -31,6 +38,16 @@ class Probed(Protocol):
         ...
 
 
+@runtime_checkable
+class Risky(Protocol):
+    """A warm tier on servers that may be set up to lose what they have acknowledged."""
+
+    @property
+    def risks(self) -> Sequence[tuple[Literal["degraded", "wrong"], str]]:
+        """What may be lost, and how it is mended: `wrong` where a plain restart may lose it."""
+        ...
+
+
 async def open_warm(url: str) -> Warm:
     """The log's database of that URL. `memory:` lives in this process and dies with it.
 
@@ -49,6 +66,10 @@ async def open_warm(url: str) -> Warm:
             with _driver("PostgreSQL", extra="postgres"):
                 from dalsegno.stores.postgres import PostgresLog
             return await PostgresLog.open(url)
+        case scheme if scheme in REDIS:
+            with _driver("Redis", extra="redis"):
+                from dalsegno.stores.redis import RedisLog
+            return await RedisLog.open(url)
         case scheme:
             raise _unknown("warm", scheme, WARM)
 
@@ -107,6 +128,8 @@ async def migrate(url: str, *, phase: Literal["pre", "post"]) -> None:
                 from dalsegno.stores.postgres import tidy
             await tidy(url)
         case (("memory" | "sqlite"), "post"):
+            pass
+        case (scheme, "post") if scheme in REDIS:
             pass
         case _:
             # Whoever opens it brings it up to date.

@@ -9,7 +9,8 @@ PAUSE_SECONDS = 1.0
 class Breaker:
     """One server's. Failures are counted by exchange, not by call: many calls fail together."""
 
-    def __init__(self) -> None:
+    def __init__(self, pause_seconds: float = PAUSE_SECONDS) -> None:
+        self._pause = pause_seconds
         self._failures = 0
         self._until = 0.0
 
@@ -20,7 +21,7 @@ class Breaker:
         now = asyncio.get_running_loop().time()
         if now < self._until:
             return False
-        self._until = now + PAUSE_SECONDS
+        self._until = now + self._pause
         return True
 
     def succeeded(self) -> None:
@@ -30,4 +31,4 @@ class Breaker:
     def failed(self) -> None:
         """It did not answer, or said that it cannot."""
         self._failures += 1
-        self._until = asyncio.get_running_loop().time() + PAUSE_SECONDS
+        self._until = asyncio.get_running_loop().time() + self._pause

@@ -10,7 +10,7 @@ import errno
 import os
 import secrets
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TypeVar
@@ -56,9 +56,14 @@ class DirectoryBlobs:
 
     async def delete(self, prefix: str) -> None:
         """See port `Blobs`."""
-        folder, _, stem = prefix.rpartition("/")
-        path = self._root.joinpath(*map(_spelled, folder.split("/"))) if folder else self._root
+        path, stem = self._split(prefix)
         await self._on_thread(lambda: self._delete(path, stem))
+
+    async def list(self, prefix: str, *, after: str = "", limit: int = 1000) -> Sequence[str]:
+        """See port `Blobs`. In order of the names; every page looks at all files below the prefix."""
+        path, stem = self._split(prefix)
+        names = await self._on_thread(lambda: [self._name_of(file) for file in self._below(path, stem)])
+        return sorted(name for name in names if name > after)[:limit]
 
     async def close(self) -> None:
         """Let go of the threads."""
@@ -67,6 +72,14 @@ class DirectoryBlobs:
     def _path(self, name: str) -> Path:
         check_name(name)
         return self._root.joinpath(*map(_spelled, name.split("/")))
+
+    def _split(self, prefix: str) -> tuple[Path, str]:
+        """The folder that a prefix is in, and how the entries begin that are meant."""
+        folder, _, stem = prefix.rpartition("/")
+        return self._root.joinpath(*map(_spelled, folder.split("/"))) if folder else self._root, stem
+
+    def _name_of(self, file: Path) -> str:
+        return "/".join(unquote(part) for part in file.relative_to(self._root).parts)
 
     async def _on_thread(self, work: Callable[[], R]) -> R:
         try:
@@ -97,16 +110,19 @@ class DirectoryBlobs:
         finally:
             unfinished.unlink(missing_ok=True)
 
-    def _delete(self, folder: Path, stem: str) -> None:
+    def _below(self, folder: Path, stem: str) -> Iterator[Path]:
+        """The files in those entries of the folder whose names begin with `stem`."""
         if not folder.is_dir():
             return
-        changed: set[Path] = set()
         for entry in sorted(os.scandir(folder), key=lambda entry: entry.name):
-            if entry.name == _UNFINISHED or not unquote(entry.name).startswith(stem):
-                continue
-            for file in _files(Path(entry.path)):
-                file.unlink(missing_ok=True)
-                changed.add(file.parent)
+            if entry.name != _UNFINISHED and unquote(entry.name).startswith(stem):
+                yield from _files(Path(entry.path))
+
+    def _delete(self, folder: Path, stem: str) -> None:
+        changed: set[Path] = set()
+        for file in self._below(folder, stem):
+            file.unlink(missing_ok=True)
+            changed.add(file.parent)
         for parent in sorted(changed, key=lambda path: len(path.parts), reverse=True):
             _sync(parent)
             _remove_empty(parent, self._root)

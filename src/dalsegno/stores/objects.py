@@ -8,7 +8,7 @@ worse than write the same bytes twice.
 import contextlib
 import re
 import secrets
-from collections.abc import AsyncIterator, Iterator, Mapping
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from datetime import timedelta
 from typing import Any
 from urllib.parse import quote, unquote, urlsplit
@@ -23,7 +23,7 @@ from dalsegno.stores.hashed import check, check_name, verified
 CLIENT: Mapping[str, Any] = {"connect_timeout": "5s", "timeout": "30s", "allow_http": True}
 """Plain HTTP is spoken only where the endpoint says so, as a server inside one's own network may."""
 RETRIES: Mapping[str, Any] = {"max_retries": 3, "retry_timeout": timedelta(seconds=10)}
-DELETED_AT_ONCE = 1000
+LISTED_AT_ONCE = 1000
 _NO_BUCKET = re.compile("NoSuchBucket|bucket does not exist|ContainerNotFound")
 PROBES = ".dalsegno-probes/"
 
@@ -68,6 +68,16 @@ class ObjectBlobs:
                 with contextlib.suppress(FileNotFoundError):
                     await obstore.delete_async(self._store, paths)
 
+    async def list(self, prefix: str, *, after: str = "", limit: int = 1000) -> Sequence[str]:
+        """See port `Blobs`. In order of the names as the store spells them."""
+        found: list[str] = []
+        with _translating():
+            async for paths in self._below(prefix, after=after, chunk=min(limit, LISTED_AT_ONCE)):
+                found += map(unquote, paths)
+                if len(found) >= limit:
+                    break
+        return found[:limit]
+
     async def conditional(self) -> bool:
         """Whether the store honours "create only if it is not there". Writes one small object, and removes it."""
         path = f"{PROBES}{secrets.token_hex(16)}"
@@ -81,10 +91,12 @@ class ObjectBlobs:
                 await obstore.delete_async(self._store, path)
         return False
 
-    async def _below(self, prefix: str) -> AsyncIterator[list[str]]:
+    async def _below(
+        self, prefix: str, *, after: str = "", chunk: int = LISTED_AT_ONCE
+    ) -> AsyncIterator[Sequence[str]]:
         # A store lists by whole parts of a path; the last part may be the beginning of a name.
-        folder = _spelled(prefix.rpartition("/")[0])
-        async for page in obstore.list(self._store, prefix=folder or None, chunk_size=DELETED_AT_ONCE):
+        folder, offset = _spelled(prefix.rpartition("/")[0]), _spelled(after)
+        async for page in obstore.list(self._store, prefix=folder or None, offset=offset or None, chunk_size=chunk):
             paths = [entry["path"] for entry in page if unquote(entry["path"]).startswith(prefix)]
             if paths:
                 yield paths

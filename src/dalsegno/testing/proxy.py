@@ -276,8 +276,8 @@ class _Link:
     def reset(self) -> None:
         """End both connections with RST."""
         for writer in self._writers:
-            with contextlib.suppress(OSError):
-                sock = writer.get_extra_info("socket")
+            sock = writer.get_extra_info("socket")
+            with contextlib.suppress(OSError, AttributeError):  # closed already: by some event loops it is gone then
                 sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
             writer.transport.abort()
 

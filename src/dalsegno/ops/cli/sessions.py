@@ -9,6 +9,7 @@ from typing import IO, Any, TypeVar
 
 import click
 
+from dalsegno.ops.cli.copy import copy_sessions
 from dalsegno.ops.cli.options import options
 from dalsegno.ops.config import Reach
 
@@ -160,6 +161,47 @@ def delete(ctx: click.Context, /, session: str, yes: bool, **given: str | None) 
         raise click.ClickException("nothing was deleted")
     _do(ctx, given, lambda desk: desk.delete(session))
     click.echo(f"deleted {session}")
+
+
+@sessions.command()
+@click.option("--idle", default="30d", show_default=True, metavar="DURATION", help="Only what was idle for so long.")
+@options(Reach)
+@as_json
+@click.pass_context
+def archive(ctx: click.Context, /, idle: str, as_json: bool, **given: str | None) -> int:
+    """Move idle sessions to the cold tier, now.
+
+    Works on the stores themselves, of every tenant, also while a fleet runs on them. Sessions come back when they are
+    used. Objects that no session points to any more are removed.
+
+    \b
+      dalsegno sessions archive --warm postgresql://user@host/name --cold s3://bucket/prefix --idle 90d
+    """
+    from dalsegno.ops.units import parse_duration
+
+    after = parse_duration(idle)
+
+    async def walk(desk: Any) -> Any:
+        tally = None
+        async with aclosing(desk.archive(idle=after)) as walking:
+            async for tally in walking:
+                if sys.stderr.isatty():
+                    click.echo(f"\r{tally.seen} sessions seen, {tally.archived} archived", nl=False, err=True)
+        if sys.stderr.isatty():
+            click.echo(err=True)
+        return tally
+
+    tally = _do(ctx, given, walk)
+    if as_json:
+        _print_json({name: getattr(tally, name) for name in tally.__struct_fields__})
+    else:
+        click.echo(f"archived {tally.archived} of {tally.seen} sessions, removed {tally.removed} objects nobody wanted")
+    if tally.failed:
+        click.echo(f"{tally.failed} sessions cannot be read: see the lines above", err=True)
+    return 1 if tally.failed else 0
+
+
+sessions.add_command(copy_sessions)
 
 
 def _do(ctx: click.Context, /, given: dict[str, str | None], verb: Callable[[Any], Awaitable[T]]) -> T:

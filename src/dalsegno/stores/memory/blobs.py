@@ -2,6 +2,7 @@
 
 import asyncio
 import hashlib
+from collections.abc import Sequence
 
 from dalsegno.errors import Refused, Unreadable
 
@@ -31,6 +32,10 @@ class MemoryBlobs:
         await asyncio.sleep(0)
         for name in [name for name in self._objects if name.startswith(prefix)]:
             del self._objects[name]
+
+    async def list(self, prefix: str, *, after: str = "", limit: int = 1000) -> Sequence[str]:
+        await asyncio.sleep(0)
+        return sorted(name for name in self._objects if name.startswith(prefix) and name > after)[:limit]
 
 
 def _named_after(name: str, content: bytes) -> bool:

@@ -15,8 +15,9 @@ from dalsegno.core.append import Decide, Decision, Fenced, Known, Write, follows
 from dalsegno.core.claim import ATTEMPTS_MAX, Claimed, claim
 from dalsegno.core.event import Event
 from dalsegno.core.session import VERSION, Session, fold, replace, tombstone
-from dalsegno.errors import Unreadable
+from dalsegno.errors import Shelved, Unreadable
 from dalsegno.ports import Member, Page, Query, Ref
+from dalsegno.stores.damage import named
 
 R = TypeVar("R")
 ERASED_AT_ONCE = 500
@@ -54,6 +55,7 @@ class StoredSession(msgspec.Struct):
     known: dict[bytes, bytes] = {}
     deleted: bool = False
     erased: bool = False
+    shelf: bytes | None = None
 
 
 class StoredMember(msgspec.Struct):
@@ -103,6 +105,8 @@ class MemoryDatabase:
         """
         first = min(row.events, default=row.head) if row.deleted else 1
         numbers = range(max(after + 1, first), row.head + 1)[:limit]
+        if row.shelf is not None and not row.deleted and any(seq not in row.events for seq in numbers):
+            raise Shelved(ref.tenant, ref.id, row.shelf)
         return [_event(ref, seq, row.events.get(seq)) for seq in numbers]
 
     def claim(self, owner: str, *, limit: int, chances: int = 1) -> Sequence[Claimed]:
@@ -116,12 +120,16 @@ class MemoryDatabase:
             if row.ready_at is not None and row.ready_at <= now and not self.alive(row.owner)
         ]
         claimed: list[Claimed] = []
+        shelved: Shelved | None = None
         for _, _, ref in sorted(waiting, key=lambda entry: entry[:2]):
             if len(claimed) == limit:
                 break
             try:
                 decide = partial(_claim, owner=owner, chances=chances)
                 decision = self.decide(ref, decide)
+            except Shelved as error:
+                shelved = error
+                continue
             except Unreadable as error:
                 _log.error("session %s cannot be claimed, an operator must look: %s", ref.id, error)
                 continue
@@ -129,6 +137,8 @@ class MemoryDatabase:
                 claimed.append(decision.result)
                 lease = decision.result.lease
                 chances -= lease is not None and lease.attempt >= ATTEMPTS_MAX
+        if shelved is not None and not claimed:
+            raise shelved
         return claimed
 
     def page(self, tenant: str, query: Query) -> Page:
@@ -155,7 +165,8 @@ class MemoryDatabase:
             del row.known[digest]
         if max(len(events), len(digests)) > ERASED_AT_ONCE:
             return True
-        row.erased = row.erased or row.epoch == epoch
+        if row.epoch == epoch:
+            row.erased, row.shelf = True, None
         return False
 
     def unerased(self, after: Ref | None, limit: int) -> dict[Ref, int]:
@@ -163,6 +174,46 @@ class MemoryDatabase:
         found = sorted((ref.tenant, ref.id) for ref, row in self.rows.items() if row.deleted and not row.erased)
         behind = [name for name in found if after is None or name > (after.tenant, after.id)]
         return {(ref := Ref(*name)): self.rows[ref].epoch for name in behind[:limit]}
+
+    def walk(self, after: Ref | None, limit: int) -> list[Session]:
+        """Sessions in the order of their beginnings."""
+        refs = list(self.rows)
+        if after is not None and after not in self.rows:
+            raise Unreadable(f"session {after.id}: a walk cannot go on behind it, there is none")
+        begin = 0 if after is None else refs.index(after) + 1
+        found: list[Session] = []
+        for ref in refs[begin : begin + limit]:
+            try:
+                session = self.session(ref, self.rows[ref])
+                found.append(replace(session, shelved=True) if self.rows[ref].shelf is not None else session)
+            except Unreadable as error:
+                if found:
+                    break
+                raise named(ref, error) from error
+        return found
+
+    def shelve(self, ref: Ref, shelf: bytes, *, head: int, epoch: int) -> bool:
+        """Remove the events of an idle session, and keep what says where they are."""
+        row = self.rows.get(ref)
+        if row is None or row.deleted or row.shelf is not None or (row.head, row.epoch) != (head, epoch):
+            return False
+        if row.owner is not None or self.session(ref, row).open:
+            return False
+        row.shelf, row.events = shelf, {}
+        return True
+
+    def unshelve(self, ref: Ref, shelf: bytes, events: Sequence[Event]) -> None:
+        """Put them back."""
+        row = self.rows.get(ref)
+        if row is not None and not row.deleted and row.shelf == shelf:
+            row.shelf = None
+            row.events.update((event.seq, _stored(event)) for event in events)
+
+    def keys(self, ref: Ref) -> dict[bytes, Known]:
+        """What is known under the session's keys."""
+        row = self.rows.get(ref)
+        known = {} if row is None else row.known
+        return {digest: msgspec.msgpack.decode(one, type=Known) for digest, one in known.items()}
 
     def alive(self, incarnation: str | None) -> bool:
         """Whether a member has beaten within its time to live and its process is not known to be gone."""
@@ -205,7 +256,7 @@ class MemoryDatabase:
             deleted=session.deleted,
         )
         if row is not None:
-            stored.events, stored.known = row.events, row.known
+            stored.events, stored.known, stored.shelf = row.events, row.known, row.shelf
         stored.events.update(fresh)
         for digest, known in keys:
             stored.known.setdefault(digest, known)

@@ -1,4 +1,4 @@
-"""The port `Hot` in a dict: open steps behind a fence, and hints to whoever listens.
+"""The ports `Hot` and `Cache` in dicts: open steps behind a fence, hints to whoever listens, what is kept near.
 
 A step's pieces are kept only as far as they are contiguous, so every reading is a beginning. A `fence` keeps the pieces
 for the new epoch: they are what clients were shown, and the next attempt goes on from there or replaces them.
@@ -16,6 +16,7 @@ import msgspec
 from dalsegno.core.stream import Piece
 from dalsegno.errors import LeaseLost
 from dalsegno.ports import Hint, OpenStep, Ref
+from dalsegno.stores.memory.entries import MemoryEntries
 
 LIFETIME = timedelta(minutes=10)
 STEPS_MAX = 10_000
@@ -53,11 +54,14 @@ class CachedStep(msgspec.Struct):
 
 
 class MemoryCache:
-    """What the handles of a fleet share: steps that expire when nobody touches them, and listeners. May be emptied."""
+    """What the handles of a fleet share: steps that expire when nobody touches them, listeners, and what is kept near.
+    May be emptied.
+    """
 
     def __init__(self, *, seconds: Callable[[], float] = time.monotonic, lifetime: timedelta = LIFETIME) -> None:
         self.steps: OrderedDict[Ref, CachedStep] = OrderedDict()
         self.listeners: dict[object, Callable[[Hint], None]] = {}
+        self.entries = MemoryEntries(seconds=seconds)
         self._seconds = seconds
         self._lifetime = lifetime.total_seconds()
 
@@ -77,6 +81,11 @@ class MemoryCache:
         while len(self.steps) > STEPS_MAX:
             self.steps.popitem(last=False)
         return step
+
+    def clear(self) -> None:
+        """Lose everything but the listeners."""
+        self.steps.clear()
+        self.entries.clear()
 
     def _expire(self) -> None:
         now = self._seconds()
@@ -140,6 +149,20 @@ class MemoryHot:
             yield
         finally:
             del self.cache.listeners[listener]
+
+    async def put(self, ref: Ref, name: str, version: int, content: bytes, *, keep: timedelta) -> None:
+        await asyncio.sleep(0)
+        self.cache.entries.put(ref, name, version, content, keep=keep)
+        await asyncio.sleep(0)
+
+    async def get(self, ref: Ref, name: str) -> tuple[int, bytes] | None:
+        await asyncio.sleep(0)
+        found = self.cache.entries.find(ref, name)
+        return None if found is None else (found.version, found.content)
+
+    async def forget(self, ref: Ref) -> None:
+        await asyncio.sleep(0)
+        self.cache.entries.forget(ref)
 
     def _deliver(self, listener: object, hint: Hint) -> None:
         heard = self.cache.listeners.get(listener)

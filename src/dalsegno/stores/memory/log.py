@@ -12,11 +12,11 @@ from typing import TypeVar
 
 import msgspec
 
-from dalsegno.core.append import Decide, Decision, Write
+from dalsegno.core.append import Decide, Decision, Known, Write
 from dalsegno.core.claim import Claimed
 from dalsegno.core.event import Event
 from dalsegno.core.session import Session
-from dalsegno.errors import Refused, Unavailable
+from dalsegno.errors import Refused, TookTooLong, Unavailable
 from dalsegno.ports import Member, Page, Query, Ref, Transaction
 from dalsegno.stores.memory.database import MemoryDatabase
 
@@ -86,6 +86,29 @@ class MemoryLog:
         found = self.database.unerased(after, limit)
         await asyncio.sleep(0)
         return found
+
+    async def walk(self, *, after: Ref | None = None, limit: int) -> Sequence[Session]:
+        await self._arrive()
+        found = self.database.walk(after, limit)
+        await asyncio.sleep(0)
+        return found
+
+    async def keys(self, ref: Ref) -> Mapping[bytes, Known]:
+        await self._arrive()
+        known = self.database.keys(ref)
+        await asyncio.sleep(0)
+        return known
+
+    async def shelve(self, ref: Ref, shelf: bytes, *, head: int, epoch: int) -> bool:
+        await self._arrive()
+        done = self.database.shelve(ref, shelf, head=head, epoch=epoch)
+        await asyncio.sleep(0)
+        return done
+
+    async def unshelve(self, ref: Ref, shelf: bytes, events: Sequence[Event]) -> None:
+        await self._arrive()
+        self.database.unshelve(ref, shelf, events)
+        await asyncio.sleep(0)
 
     async def join(self, member: Member, *, ttl: timedelta) -> None:
         await self._arrive()
@@ -208,6 +231,6 @@ class MemoryTransaction:
     async def _arrive(self) -> None:
         await asyncio.sleep(0)
         if self._expired:
-            raise Unavailable("the transaction took too long and was undone", outcome="not_applied")
+            raise TookTooLong()
         if not self._open:
             raise Refused("invalid_request", "the transaction has ended")

@@ -6,7 +6,7 @@ type and so the prepared statement; these know theirs.
 
 import struct
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, TypeAlias
 
 from psycopg import adapters
 from psycopg.adapt import AdaptersMap, Dumper
@@ -35,6 +35,9 @@ class Texts(tuple[str | None, ...]):
     """A `text[]`."""
 
 
+Column: TypeAlias = Numbers | Bodies | Texts
+
+
 def _number(value: int) -> bytes:
     return _pack_number(8, value)
 
@@ -45,6 +48,21 @@ def _body(value: bytes) -> bytes:
 
 def _text(value: str) -> bytes:
     return _body(value.encode())
+
+
+SCALARS: dict[type[Column], tuple[int, Callable[[Any], bytes]]] = {
+    Numbers: (INT8, struct.Struct(">q").pack),
+    Bodies: (BYTEA, bytes),
+    Texts: (TEXT, str.encode),
+}
+"""The type of a column's values, and how one that is not NULL is sent alone."""
+
+ARRAYS: dict[type[Column], tuple[int, Callable[[Any], bytes]]] = {
+    Numbers: (INT8_ARRAY, lambda values: _array(INT8, values, _number)),
+    Bodies: (BYTEA_ARRAY, lambda values: _array(BYTEA, values, _body)),
+    Texts: (TEXT_ARRAY, lambda values: _array(TEXT, values, _text)),
+}
+"""The type of a column, and how it is sent."""
 
 
 def _array(oid: int, values: Sequence[Any], element: Callable[[Any], bytes]) -> bytes:
@@ -59,7 +77,7 @@ class _NumbersDumper(Dumper):
     oid = INT8_ARRAY
 
     def dump(self, obj: Numbers) -> bytes:
-        return _array(INT8, obj, _number)
+        return ARRAYS[Numbers][1](obj)
 
 
 class _BodiesDumper(Dumper):
@@ -67,7 +85,7 @@ class _BodiesDumper(Dumper):
     oid = BYTEA_ARRAY
 
     def dump(self, obj: Bodies) -> bytes:
-        return _array(BYTEA, obj, _body)
+        return ARRAYS[Bodies][1](obj)
 
 
 class _TextsDumper(Dumper):
@@ -75,7 +93,7 @@ class _TextsDumper(Dumper):
     oid = TEXT_ARRAY
 
     def dump(self, obj: Texts) -> bytes:
-        return _array(TEXT, obj, _text)
+        return ARRAYS[Texts][1](obj)
 
 
 def adapted() -> AdaptersMap:

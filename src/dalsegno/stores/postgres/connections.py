@@ -11,6 +11,7 @@ import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any, TypeAlias
+from weakref import WeakKeyDictionary
 
 import psycopg
 
@@ -21,6 +22,9 @@ from dalsegno.stores.postgres.place import ANSWER_SECONDS, Place
 
 CONNECTIONS_MAX = 8
 WAITING_MAX = 10_000
+READING_SECONDS = 1.0
+"""How long a connection that cannot write is kept. The next one may find the server that took over."""
+_NONE_WRITES = "session is read-only"
 IDLE = psycopg.pq.TransactionStatus.IDLE
 PATIENCE_SECONDS = 5.0
 """How long a statement waits for a connection before it gives up, with nothing applied."""
@@ -42,6 +46,8 @@ class Connections:
         self._seconds = seconds
         self._adapters = adapted()
         self._idle: list[Connection] = []
+        self._reading: WeakKeyDictionary[Connection, float] = WeakKeyDictionary()
+        """Those that cannot write, and until when they are good enough to read."""
         self._room = asyncio.Semaphore(most)
         self._waiting = 0
         self._closed = False
@@ -49,10 +55,16 @@ class Connections:
     @asynccontextmanager
     async def cursor(self, *, lost: Outcome = "not_applied") -> AsyncIterator[Cursor]:
         """A cursor for statements of ours. psycopg's errors become ours; `lost` is what is known when it breaks."""
+        async with self.lent(lost=lost) as connection:
+            yield connection.cursor(binary=True)
+
+    @asynccontextmanager
+    async def lent(self, *, lost: Outcome) -> AsyncIterator[Connection]:
+        """A connection, for as long as the answer to one use of it may take. Its errors become ours."""
         connection = await self.take()
         watch = asyncio.get_running_loop().call_later(self._seconds or ANSWER_SECONDS, cut, connection)
         try:
-            yield connection.cursor(binary=True)
+            yield connection
         except psycopg.Error as error:
             if error.sqlstate == READ_ONLY:
                 # The next connection may find the server that took over.
@@ -72,7 +84,7 @@ class Connections:
         try:
             while self._idle:
                 connection = self._idle.pop()
-                if is_quiet(connection):
+                if is_quiet(connection) and not self._is_outdated(connection):
                     return connection
                 await connection.close()
             return await self._connect()
@@ -97,6 +109,8 @@ class Connections:
             if self._closed or connection.closed or connection.pgconn.transaction_status != IDLE:
                 await connection.close()
             else:
+                if not is_writable(connection):
+                    self._reading.setdefault(connection, asyncio.get_running_loop().time() + READING_SECONDS)
                 self._idle.append(connection)
         finally:
             self._room.release()
@@ -120,8 +134,21 @@ class Connections:
         finally:
             self._waiting -= 1
 
+    def _is_outdated(self, connection: Connection) -> bool:
+        until = self._reading.get(connection)
+        return until is not None and asyncio.get_running_loop().time() > until
+
     async def _connect(self) -> Connection:
-        parameters: dict[str, Any] = self._place.connection()
+        """A server that takes writes; if none does, the primary, which can be read. Not a standby: it may be behind."""
+        try:
+            return await self._dial({})
+        except psycopg.OperationalError as error:
+            if _NONE_WRITES not in str(error):
+                raise
+        return await self._dial({"target_session_attrs": "primary"})
+
+    async def _dial(self, wanted: dict[str, str]) -> Connection:
+        parameters: dict[str, Any] = {**self._place.connection(), **wanted}
         async with asyncio.timeout(self._seconds):
             return await psycopg.AsyncConnection.connect(
                 **parameters,
@@ -129,6 +156,12 @@ class Connections:
                 prepare_threshold=None if self._place.pooled or self._reset else 0,
                 context=self._adapters,
             )
+
+
+def is_writable(connection: Connection) -> bool:
+    """Whether it may write, as far as its server has said: it tells on its own when that changes."""
+    told = (connection.pgconn.parameter_status(name) for name in (b"default_transaction_read_only", b"in_hot_standby"))
+    return b"on" not in told
 
 
 def is_quiet(connection: Connection) -> bool:

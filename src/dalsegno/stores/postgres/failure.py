@@ -14,7 +14,7 @@ READ_ONLY = "25006"
 
 # By the whole code or its class, the more special first.
 _UNREACHABLE = {
-    READ_ONLY: "the database is read-only: a standby, or set so",
+    READ_ONLY: "the database is read-only",
     "57P03": "the database is starting up or shutting down",
     "57014": "the statement took too long",
     "55P03": "a lock was waited for too long",
@@ -23,6 +23,13 @@ _UNREACHABLE = {
     "53": "the database is out of resources",
     "58": "the database's disk fails",
     "40": "others wrote at the same time, again and again",
+}
+_REFUSALS = {
+    "too many c": _UNREACHABLE["53300"],
+    "connection slots": _UNREACHABLE["53300"],
+    "hot standby mode": "the database has no primary, only a standby",
+    "starting up": _UNREACHABLE["57P03"],
+    "shutting down": _UNREACHABLE["57P03"],
 }
 _WRONG_SET_UP = {
     "28": "the database does not let us in",
@@ -46,9 +53,10 @@ def translated(error: psycopg.Error, *, lost: Outcome = "not_applied") -> Dalseg
 
 
 def unreachable(error: psycopg.Error) -> Unavailable:
-    """For whoever tried to connect."""
+    """For whoever tried to connect. Then there is no code, only what the server or the system says."""
     said = " ".join(str(error).split())
-    return Unavailable(f"the database cannot be reached: {said}", outcome="not_applied")
+    meaning = next((meaning for words, meaning in _REFUSALS.items() if words in said), "the database cannot be reached")
+    return Unavailable(f"{meaning}: {said}", outcome="not_applied")
 
 
 def at_start(error: psycopg.Error) -> DalsegnoError:

@@ -5,18 +5,19 @@ from contextlib import AbstractAsyncContextManager
 from datetime import timedelta
 from typing import TypeVar
 
-from dalsegno.core.append import Decide, Decision
+from dalsegno.core.append import Decide, Decision, Known
 from dalsegno.core.claim import Claimed
 from dalsegno.core.event import Event
 from dalsegno.core.session import Session
 from dalsegno.ports import Member, Page, Query, Ref, Transaction
+from dalsegno.stores.clock import Clock
 from dalsegno.stores.outlast import outlasting
-from dalsegno.stores.postgres.clock import Clock
 from dalsegno.stores.postgres.connections import Connections
 from dalsegno.stores.postgres.fleet import PostgresFleet
 from dalsegno.stores.postgres.place import Place, place_of
 from dalsegno.stores.postgres.schema import migrate
 from dalsegno.stores.postgres.sessions import Sessions
+from dalsegno.stores.postgres.shelf import Shelving
 from dalsegno.stores.postgres.tool import Tools
 
 R = TypeVar("R")
@@ -32,6 +33,7 @@ class PostgresLog:
         self._sessions = Sessions(self._connections, clock)
         self._fleet = PostgresFleet(place, self._connections, self._sessions)
         self._tools = Tools(place, self._sessions)
+        self._shelving = Shelving(self._connections)
 
     @classmethod
     async def open(cls, url: str) -> "PostgresLog":
@@ -68,6 +70,22 @@ class PostgresLog:
     async def unerased(self, *, after: Ref | None = None, limit: int) -> Mapping[Ref, int]:
         """See port `Warm`."""
         return await self._sessions.unerased(after, limit)
+
+    async def walk(self, *, after: Ref | None = None, limit: int) -> Sequence[Session]:
+        """See port `Warm`."""
+        return await self._sessions.walk(after, limit)
+
+    async def keys(self, ref: Ref) -> Mapping[bytes, Known]:
+        """See port `Warm`."""
+        return await self._sessions.keys(ref)
+
+    async def shelve(self, ref: Ref, shelf: bytes, *, head: int, epoch: int) -> bool:
+        """See port `Warm`."""
+        return await outlasting(self._shelving.shelve(ref, shelf, head=head, epoch=epoch))
+
+    async def unshelve(self, ref: Ref, shelf: bytes, events: Sequence[Event]) -> None:
+        """See port `Warm`."""
+        await outlasting(self._shelving.unshelve(ref, shelf, events))
 
     async def join(self, member: Member, *, ttl: timedelta) -> None:
         """See port `Fleet`."""

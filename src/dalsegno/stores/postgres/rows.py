@@ -1,6 +1,6 @@
 """A session and its decisions as rows, and back. Pure: knows the columns, and nothing of connections."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple, TypeAlias, TypeVar
 
 import msgspec
@@ -9,10 +9,10 @@ from dalsegno.core import codec
 from dalsegno.core.append import Write
 from dalsegno.core.event import Event
 from dalsegno.core.session import VERSION, Session, replace
-from dalsegno.errors import Unreadable
+from dalsegno.errors import Shelved, Unreadable
 from dalsegno.ports import Ref
-from dalsegno.stores.postgres.arrays import Bodies, Numbers, Texts
-from dalsegno.stores.postgres.bodies import packed, unpacked
+from dalsegno.stores.bodies import packed, unpacked
+from dalsegno.stores.postgres.arrays import ARRAYS, SCALARS, Bodies, Column, Numbers, Texts
 
 R = TypeVar("R")
 Row: TypeAlias = tuple[Any, ...]
@@ -22,7 +22,7 @@ DELETED, ERASED = 3, 4
 PACKED = 0x4000
 """The bit of an event's `kind` that says that its body is a frame."""
 
-_SESSION = (
+_SESSION: tuple[tuple[str, type[Column]], ...] = (
     ("n", Numbers),
     ("head", Numbers),
     ("epoch", Numbers),
@@ -39,7 +39,7 @@ _SESSION = (
     ("was_state", Bodies),
     ("absent", Bodies),
 )
-_EVENT = (
+_EVENT: tuple[tuple[str, type[Column]], ...] = (
     ("event_session", Numbers),
     ("event_seq", Numbers),
     ("event_kind", Numbers),
@@ -48,7 +48,7 @@ _EVENT = (
     ("event_crc", Numbers),
     ("event_body", Bodies),
 )
-_KEY = (
+_KEY: tuple[tuple[str, type[Column]], ...] = (
     ("key_session", Numbers),
     ("key_digest", Bodies),
     ("key_fingerprint", Bodies),
@@ -56,6 +56,16 @@ _KEY = (
     ("key_turn", Numbers),
     ("key_status", Texts),
 )
+
+LONE = {
+    **{name: SCALARS[kind][0] for name, kind in _SESSION},
+    **{name: ARRAYS[kind][0] for name, kind in _EVENT + _KEY},
+}
+"""The places of `session_write_one`, in order, and their types: a session's columns, and columns of events and keys."""
+
+_SEND = [SCALARS[kind][1] for _, kind in _SESSION]
+_SEND_EVENTS = [ARRAYS[kind][1] for _, kind in _EVENT]
+_SEND_KEYS = [ARRAYS[kind][1] for _, kind in _KEY]
 
 _encode = msgspec.msgpack.Encoder().encode
 _decode = msgspec.msgpack.Decoder(Session).decode
@@ -116,6 +126,12 @@ def writing(changes: Sequence[Change]) -> Mapping[str, object]:
     }
 
 
+def lone(one: Change) -> list[bytes | None]:
+    """The parameters of `session_write_one`, as they are sent."""
+    row = [None if value is None else send(value) for send, value in zip(_SEND, one.session + one.was, strict=True)]
+    return [*row, *_sent(_SEND_EVENTS, one.events), *_sent(_SEND_KEYS, one.keys)]
+
+
 def adding(ref: Ref, one: Change) -> Mapping[str, object]:
     """The parameters of `session_add`."""
     names = [name for name, _ in _SESSION]
@@ -126,6 +142,11 @@ def adding(ref: Ref, one: Change) -> Mapping[str, object]:
         "tenant": ref.tenant,
         "id": ref.id,
     }
+
+
+def shelved(events: Sequence[Event]) -> Mapping[str, object]:
+    """The parameters of `session_unshelve` that are events."""
+    return _columns(_EVENT, [_event_row(0, event) for event in events])
 
 
 def snapshot(state: object) -> Session | None:
@@ -154,6 +175,11 @@ def event(ref: Ref, row: Row) -> Event:
     return Event(seq, name, turn or None, at, codec.upcast(name, (kind >> 8 & 0x3F) + 1, body))
 
 
+def missing(ref: Ref, shelf: bytes | None, what: str) -> Unreadable:
+    """Why events are not here: they are shelved, or lost."""
+    return Unreadable(f"session {ref.id}: {what}") if shelf is None else Shelved(ref.tenant, ref.id, shelf)
+
+
 def _event_row(n: int, event: Event) -> Row:
     kind = codec.number_of(event.type) + (codec.VERSION - 1) * 256
     frame = packed(event.data)
@@ -167,3 +193,10 @@ def _columns(columns: Sequence[tuple[str, type[Any]]], rows: Sequence[Row]) -> d
     if not rows:
         return {name: kind() for name, kind in columns}
     return {name: kind(values) for (name, kind), values in zip(columns, zip(*rows, strict=True), strict=True)}
+
+
+def _sent(columns: Sequence[Callable[[Any], bytes]], rows: Sequence[Row]) -> list[bytes | None]:
+    """NULL is an array without elements, too, and costs nothing."""
+    if not rows:
+        return [None] * len(columns)
+    return [send(values) for send, values in zip(columns, zip(*rows, strict=True), strict=True)]

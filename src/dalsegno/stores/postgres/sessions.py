@@ -15,12 +15,13 @@ from dalsegno.core.append import Decide, Decision, Fenced, Known, Write, follows
 from dalsegno.core.claim import ATTEMPTS_MAX, Claimed, claim
 from dalsegno.core.event import Event
 from dalsegno.core.session import Session, fold, replace, tombstone
-from dalsegno.errors import DalsegnoError, Unreadable
+from dalsegno.errors import DalsegnoError, Shelved, Unreadable
 from dalsegno.ports import Page, Query, Ref
 from dalsegno.stores import sqlfile
+from dalsegno.stores.clock import Clock
+from dalsegno.stores.damage import named
 from dalsegno.stores.outlast import outlasting
 from dalsegno.stores.postgres import rows
-from dalsegno.stores.postgres.clock import Clock
 from dalsegno.stores.postgres.connections import Connections, Cursor
 from dalsegno.stores.postgres.failure import translating
 from dalsegno.stores.postgres.rows import Change, Kept, Row
@@ -61,7 +62,7 @@ class Sessions:
     async def commit(self, ref: Ref, decide: Decide[R], digest: bytes | None) -> Decision[R]:
         """Show the session to `decide` and write what it returns. Those of one session go one after another."""
         async with self._in_line(ref):
-            return await outlasting(self._commit(ref, decide, digest))
+            return await self._commit(ref, decide, digest)
 
     async def commit_locked(self, cursor: Cursor, ref: Ref, decide: Decide[R], digest: bytes | None) -> Decision[R]:
         """The same inside the transaction of `cursor`, which must commit when this returns a `Write`, and else not."""
@@ -103,13 +104,13 @@ class Sessions:
             found = await (await cursor.execute(self._sql["event_read"], wanted)).fetchall()
         if not found:
             return []
-        head, status = found[0][0], found[0][-1]
-        events = [rows.event(ref, row[1:-1]) for row in found if row[1] is not None]
+        head, shelf, status = found[0][0], *found[0][-2:]
+        events = [rows.event(ref, row[1:-2]) for row in found if row[1] is not None]
         first = events[0].seq if events and status in (rows.DELETED, rows.ERASED) else after + 1
         # A deleted session's log is erased from its beginning on, up to its last event.
         expected = range(first, head + 1)[:limit]
         if [event.seq for event in events] != list(expected):
-            raise Unreadable(f"session {ref.id}: events are missing between {after} and {after + limit} of {head}")
+            raise rows.missing(ref, shelf, f"events are missing between {after} and {after + limit} of {head}")
         return events
 
     async def claim(self, owner: str, limit: int, chances: int) -> list[Claimed]:
@@ -202,6 +203,37 @@ class Sessions:
             named.pop(after, None)
         return dict(list(named.items())[:limit])
 
+    async def walk(self, after: Ref | None, limit: int) -> list[Session]:
+        """Sessions in the order of their numbers, up to one that cannot be read. None of them is kept."""
+        found: list[Session] = []
+        async with self._connections.cursor() as cursor:
+            n = 0
+            if after is not None:
+                name = {"tenant": after.tenant, "id": after.id}
+                number = await (await cursor.execute(self._sql["session_number"], name)).fetchone()
+                if number is None:
+                    raise Unreadable(f"session {after.id}: a walk cannot go on behind it, there is none")
+                n = number[0]
+            behind = {"n": n, "limit": limit}
+            batch = await (await cursor.execute(self._sql["session_walk"], behind)).fetchall()
+            for *row, shelved, tenant, session_id in batch:
+                ref = Ref(tenant, session_id)
+                try:
+                    session = (await self._meant(cursor, ref, tuple(row))).session
+                    found.append(replace(session, shelved=True) if shelved else session)
+                except Unreadable as error:
+                    if found:
+                        break
+                    raise named(ref, error) from error
+        return found
+
+    async def keys(self, ref: Ref) -> dict[bytes, Known]:
+        """What is known under the session's keys."""
+        name = {"tenant": ref.tenant, "id": ref.id}
+        async with self._connections.cursor() as cursor:
+            found = await (await cursor.execute(self._sql["key_read"], name)).fetchall()
+        return {digest: Known(*known) for digest, *known in found}
+
     # ------------------------------------------------------------------ one commit
 
     async def _commit(self, ref: Ref, decide: Decide[R], digest: bytes | None) -> Decision[R]:
@@ -213,6 +245,9 @@ class Sessions:
                 guess = decide(kept.session, None, self.clock.now())
             if isinstance(guess, Write) and await self._wrote(ref, kept, guess, digest):
                 return guess
+        return await outlasting(self._commit_after_look(ref, decide, digest))
+
+    async def _commit_after_look(self, ref: Ref, decide: Decide[R], digest: bytes | None) -> Decision[R]:
         for _ in range(GUESSES):
             async with self._connections.cursor() as cursor:
                 kept, known = await self._find(cursor, ref, digest)
@@ -265,12 +300,17 @@ class Sessions:
     ) -> tuple[list[tuple[int, Claimed]], list[Change]]:
         claimed: list[tuple[int, Claimed]] = []
         changes: list[Change] = []
+        shelved: Shelved | None = None
         for *row, tenant, session_id, now in found:
             ref = Ref(tenant, session_id)
             self.clock.hear(now)
             try:
                 kept = await self._kept(cursor, ref, tuple(row))
                 decision = claim(kept.session, now, owner=owner, chances=chances)
+            except Shelved as error:
+                # It cannot be read here, but it can be brought back: nobody else has to wait for that.
+                shelved = error
+                continue
             except Unreadable as error:
                 # One damaged session must not stop every other one (P5). It stays unreadable to whoever asks for it,
                 # and is not offered again until somebody has mended and written it.
@@ -282,6 +322,8 @@ class Sessions:
                 claimed.append((kept.n, decision.result))
                 lease = decision.result.lease
                 chances -= lease is not None and lease.attempt >= ATTEMPTS_MAX
+        if shelved is not None and not changes:
+            raise shelved
         return claimed, changes
 
     # ------------------------------------------------------------------ rows and what they mean
@@ -296,25 +338,28 @@ class Sessions:
         return await self._kept(cursor, ref, row[:7]), _known(row[7:11])
 
     async def _kept(self, cursor: Cursor, ref: Ref, row: Row) -> Kept:
+        kept = await self._meant(cursor, ref, row)
+        self._keep(kept)
+        return kept
+
+    async def _meant(self, cursor: Cursor, ref: Ref, row: Row) -> Kept:
         """The session of a row (n, head, epoch, owner, attempt, since, state)."""
         n, head, epoch, owner, _, since, state = row
         cached = self._cache.get(ref)
         session = cached.session if cached is not None and cached.state == state else rows.snapshot(state)
         if session is None or session.head != head:
             session = await self._rebuilt(cursor, ref, row)
-        kept = Kept(n, state, rows.leased(session, epoch, owner), since)
-        self._keep(kept)
-        return kept
+        return Kept(n, state, rows.leased(session, epoch, owner), since)
 
     async def _rebuilt(self, cursor: Cursor, ref: Ref, row: Row) -> Session:
         n, head, epoch, owner, attempt, *_ = row
         found = await (await cursor.execute(self._sql["event_fold"], {"n": n, "head": head})).fetchall()
-        events = [rows.event(ref, one) for one in found]
-        if not events or events[-1].seq != head:
-            raise Unreadable(f"session {ref.id}: the log ends before its head {head}")
-        last = events[-1]
-        if events[0].seq > 1 and last.type == "session.deleted":
-            return rows.leased(tombstone(ref.id, ref.tenant, last), epoch, owner)
+        events = [rows.event(ref, one[:-1]) for one in found if one[0] is not None]
+        if events and events[0].seq > 1 and events[-1].type == "session.deleted":
+            return rows.leased(tombstone(ref.id, ref.tenant, events[-1]), epoch, owner)
+        if len(events) != head:
+            shelf = found[0][-1] if found else None
+            raise rows.missing(ref, shelf, f"{head - len(events)} events of {head} are missing")
         session = fold(ref.id, ref.tenant, events)
         oldest = tuple(replace(turn, attempt=max(turn.attempt, attempt)) for turn in session.open[:1])
         return replace(session, epoch=epoch, owner=owner, open=oldest + session.open[1:])

@@ -15,7 +15,7 @@ from psycopg.pq import TransactionStatus
 from psycopg.types.numeric import IntBinaryDumper
 
 from dalsegno.core.append import Decide, Decision, Write
-from dalsegno.errors import DalsegnoError, Refused, Unavailable
+from dalsegno.errors import DalsegnoError, Refused, TookTooLong, Unavailable
 from dalsegno.ports import Ref
 from dalsegno.stores import sqlfile
 from dalsegno.stores.outlast import outlasting
@@ -33,6 +33,8 @@ _ENDING = {"begin", "start", "commit", "end", "rollback", "abort", "savepoint", 
 _LASTING = {"set", "reset", "discard", "copy", "listen"}
 _FIRST_WORD = re.compile(r"(?:\s|--[^\n]*(?:\n|$)|/\*.*?\*/)*\(*\s*([a-z]+)", re.IGNORECASE | re.DOTALL)
 _SYNTAX = "42601"
+_TOO_LONG = "57014"
+"""The server counts the same time."""
 
 
 class Tools:
@@ -104,6 +106,9 @@ class PostgresTransaction:
             except psycopg.Error as error:
                 if self._over is not None:
                     raise self._over from error
+                if error.sqlstate == _TOO_LONG:
+                    self._over = TookTooLong()
+                    raise self._over from error
                 if error.sqlstate == _SYNTAX and ";" in statement:
                     raise Refused("invalid_request", "one statement at a time") from error
                 if is_environment(error):
@@ -121,7 +126,7 @@ class PostgresTransaction:
     def expire(self) -> None:
         """The time is over: whatever runs is interrupted and undone. A commit that has begun is let finish."""
         if not self._committing and self._over is None:
-            self._over = Unavailable("the transaction took too long and was undone", outcome="not_applied")
+            self._over = TookTooLong()
             self._expiring = asyncio.get_running_loop().create_task(self._interrupt())
 
     async def end(self) -> None:
@@ -170,7 +175,9 @@ class PostgresTransaction:
         if connection is not None and self._using.locked():
             try:
                 await connection.cancel_safe(timeout=CANCEL_SECONDS)
-            except psycopg.Error:
+            except psycopg.Error as error:
+                # Nobody answers: it is not the tool that took too long.
+                self._over = translated(error)
                 cut(connection)
         async with self._using:
             await self._release()

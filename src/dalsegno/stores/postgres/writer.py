@@ -10,13 +10,16 @@ from collections.abc import Iterator, Sequence
 from typing import TypeAlias
 
 import psycopg
+from psycopg.pq.abc import PGresult
 
 from dalsegno.errors import DalsegnoError, Unavailable
 from dalsegno.stores import sqlfile
-from dalsegno.stores.postgres.clock import Clock
-from dalsegno.stores.postgres.connections import Connections
+from dalsegno.stores.clock import Clock
+from dalsegno.stores.outlast import outlasting
+from dalsegno.stores.postgres.connections import Connection, Connections
 from dalsegno.stores.postgres.failure import is_worth_another_try
-from dalsegno.stores.postgres.rows import Change, writing
+from dalsegno.stores.postgres.rows import LONE, Change, lone, writing
+from dalsegno.stores.postgres.wire import Wire
 
 FLIGHTS_MAX = 2
 """How many statements are on their way at the same time: the server works at one while this process makes the next."""
@@ -33,7 +36,9 @@ class Writer:
     def __init__(self, connections: Connections, clock: Clock) -> None:
         self._connections = connections
         self._clock = clock
-        self._statement = sqlfile.statements("postgres")["session_write"]
+        statements = sqlfile.statements("postgres")
+        self._statement = statements["session_write"]
+        self._wire = Wire("dalsegno_write", statements["session_write_one"], LONE)
         self._waiting: deque[Waiting] = deque()
         self._flying = 0
         self._tasks: set[asyncio.Task[None]] = set()
@@ -41,14 +46,14 @@ class Writer:
     async def write(self, change: Change) -> bool:
         """Whether it was written: the row was still the one that was decided on.
 
-        Do not cancel: whoever calls has to learn what became of it. Nobody brings two changes of a session at once.
+        Who is cancelled is told so when it is. Nobody brings two changes of a session at once.
         """
         if self._flying < FLIGHTS_MAX and not self._waiting:
             with self._flight():
-                return change.kept.n in await self._send([change])
+                return await self._send_one(change)
         future: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
         self._waiting.append((change, future))
-        return await future
+        return await outlasting(future)
 
     @contextlib.contextmanager
     def _flight(self) -> Iterator[None]:
@@ -104,7 +109,7 @@ class Writer:
 
         async def alone(change: Change, future: asyncio.Future[bool]) -> None:
             try:
-                future.set_result(change.kept.n in await self._send([change]))
+                future.set_result(await self._send_one(change))
             except DalsegnoError as error:
                 future.set_exception(error)
 
@@ -112,20 +117,31 @@ class Writer:
 
     async def _send(self, changes: list[Change]) -> list[int]:
         """The numbers of the sessions that were written."""
-        parameters = writing(changes)
         async with self._connections.cursor(lost="unknown") as cursor:
-            for tries_left in reversed(range(TRIES if len(changes) == 1 else 1)):
-                try:
-                    await cursor.execute(self._statement, parameters)
-                    break
-                except psycopg.Error as error:
-                    if not tries_left or not is_worth_another_try(error):
-                        raise
+            await cursor.execute(self._statement, writing(changes))
             found = await cursor.fetchone()
         assert found is not None
         written, now = found
         self._clock.hear(now)
         return written or []
+
+    async def _send_one(self, change: Change) -> bool:
+        parameters = lone(change)
+        async with self._connections.lent(lost="unknown") as connection:
+            result = await self._answer(connection, parameters)
+        written, now = result.get_value(0, 0), result.get_value(0, 1)
+        assert now is not None
+        self._clock.hear(int.from_bytes(now, "big"))
+        return written is not None
+
+    async def _answer(self, connection: Connection, parameters: list[bytes | None]) -> PGresult:
+        for _ in range(TRIES - 1):
+            try:
+                return await self._wire.execute(connection, parameters)
+            except psycopg.Error as error:
+                if not is_worth_another_try(error):
+                    raise
+        return await self._wire.execute(connection, parameters)
 
 
 def _fail(together: Sequence[Waiting], error: BaseException) -> None:

@@ -8,11 +8,12 @@ from datetime import timedelta
 from pathlib import Path
 from typing import TypeVar
 
-from dalsegno.core.append import Decide, Decision
+from dalsegno.core.append import Decide, Decision, Known
 from dalsegno.core.claim import Claimed
 from dalsegno.core.event import Event
 from dalsegno.core.session import Session
 from dalsegno.ports import Member, Page, Query, Ref, Transaction
+from dalsegno.stores.sqlite import shelf as shelving
 from dalsegno.stores.sqlite.file import clock_ms, prepare, translating
 from dalsegno.stores.sqlite.fleet import SqliteFleet
 from dalsegno.stores.sqlite.readers import Readers
@@ -80,6 +81,22 @@ class SqliteLog:
     async def unerased(self, *, after: Ref | None = None, limit: int) -> Mapping[Ref, int]:
         """See port `Warm`. Finding nothing costs one small read."""
         return await self._readers.near(lambda rows, cursor: rows.unerased(cursor, after, limit))
+
+    async def walk(self, *, after: Ref | None = None, limit: int) -> Sequence[Session]:
+        """See port `Warm`."""
+        return await self._readers.far(lambda rows, cursor: rows.walk(cursor, after, limit))
+
+    async def keys(self, ref: Ref) -> Mapping[bytes, Known]:
+        """See port `Warm`."""
+        return await self._readers.far(lambda rows, cursor: rows.keys(cursor, ref))
+
+    async def shelve(self, ref: Ref, shelf: bytes, *, head: int, epoch: int) -> bool:
+        """See port `Warm`."""
+        return await self._writer.do(lambda cursor, now: shelving.shelve(cursor, ref, shelf, head=head, epoch=epoch))
+
+    async def unshelve(self, ref: Ref, shelf: bytes, events: Sequence[Event]) -> None:
+        """See port `Warm`."""
+        await self._writer.do(lambda cursor, now: shelving.unshelve(cursor, ref, shelf, events))
 
     async def join(self, member: Member, *, ttl: timedelta) -> None:
         """See port `Fleet`."""

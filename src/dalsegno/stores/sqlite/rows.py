@@ -17,9 +17,10 @@ from dalsegno.core.append import Decide, Decision, Fenced, Known, Write, follows
 from dalsegno.core.claim import ATTEMPTS_MAX, Claimed, claim
 from dalsegno.core.event import Event
 from dalsegno.core.session import VERSION, Session, fold, replace, tombstone
-from dalsegno.errors import DalsegnoError, Unreadable
+from dalsegno.errors import DalsegnoError, Shelved, Unreadable
 from dalsegno.ports import Page, Query, Ref
 from dalsegno.stores import sqlfile
+from dalsegno.stores.damage import named
 from dalsegno.stores.sqlite.file import is_damage
 
 R = TypeVar("R")
@@ -107,7 +108,7 @@ class Rows:
 
     def claim(self, cursor: sqlite3.Cursor, owner: str, moment: dict[str, int]) -> list[Claimed]:
         """Claim what `claimable` names. `moment` has `now` (Unix ms), `clock` (monotonic ms), `limit` and `chances`."""
-        claimed, chances = [], moment["chances"]
+        claimed, chances, shelved = [], moment["chances"], None
         for n in self._claimable(cursor, owner, moment):
             cursor.execute("SAVEPOINT one")
             try:
@@ -119,6 +120,10 @@ class Rows:
                     claimed.append(decision.result)
                     lease = decision.result.lease
                     chances -= lease is not None and lease.attempt >= ATTEMPTS_MAX
+            except Shelved as error:
+                # It cannot be read here, but it can be brought back: nobody else has to wait for that.
+                cursor.execute("ROLLBACK TO one")
+                shelved = error
             except (Unreadable, sqlite3.DatabaseError) as error:
                 if isinstance(error, sqlite3.Error) and not is_damage(error):
                     raise
@@ -128,6 +133,8 @@ class Rows:
                 cursor.execute(self._sql["session_park"], (n,))
                 _log.error("session row %d cannot be claimed, an operator must look: %s", n, error)
             cursor.execute("RELEASE one")
+        if shelved is not None and not claimed:
+            raise shelved
         return claimed
 
     def any_claimable(self, cursor: sqlite3.Cursor, owner: str, moment: dict[str, int]) -> bool:
@@ -141,6 +148,15 @@ class Rows:
 
     def read(self, cursor: sqlite3.Cursor, ref: Ref, after: int, limit: int) -> list[Event]:
         """Events after `after`. The head is read first: what it counts is there for good, so this is one prefix."""
+        try:
+            return self._read(cursor, ref, after, limit)
+        except Shelved:
+            raise
+        except Unreadable:
+            # Between two looks events may have come back from where they were shelved.
+            return self._read(cursor, ref, after, limit)
+
+    def _read(self, cursor: sqlite3.Cursor, ref: Ref, after: int, limit: int) -> list[Event]:
         row = cursor.execute(self._find, (ref.tenant, packed(ref.id))).fetchone()
         if row is None:
             return []
@@ -151,7 +167,7 @@ class Rows:
             return events
         session = self.load(cursor, ref)
         if session is None or not session.deleted:
-            raise Unreadable(f"session {ref.id}: events are missing between {after} and {after + limit} of {head}")
+            raise self._missing(cursor, ref, n, f"events are missing between {after} and {after + limit} of {head}")
         # A deleted session's log is erased from its beginning on, up to its last event.
         events = self._events(cursor, ref, n, after, head, limit)
         if not events or events[-1].seq != min(head, events[0].seq + limit - 1):
@@ -208,6 +224,34 @@ class Rows:
         rows = cursor.execute(self._sql["session_unerased"], (*behind, limit)).fetchall()
         return {Ref(tenant, unpacked(stored)): epoch for tenant, stored, epoch in rows}
 
+    def walk(self, cursor: sqlite3.Cursor, after: Ref | None, limit: int) -> list[Session]:
+        """Sessions in the order of their numbers, up to one that cannot be read."""
+        n = 0 if after is None else self._number(cursor, after)
+        if n is None:
+            raise Unreadable("a walk cannot go on behind a session that does not exist")
+        found: list[Session] = []
+        for *row, shelved, tenant, stored in cursor.execute(self._sql["session_walk"], (n, limit)).fetchall():
+            ref = Ref(tenant, unpacked(stored))
+            try:
+                session = self._kept(cursor, ref, tuple(row)).session
+                found.append(replace(session, shelved=True) if shelved else session)
+            except (Unreadable, sqlite3.DatabaseError) as error:
+                if isinstance(error, sqlite3.Error) and not is_damage(error):
+                    raise
+                if found:
+                    break
+                raise named(ref, error) from error
+        return found
+
+    def keys(self, cursor: sqlite3.Cursor, ref: Ref) -> dict[bytes, Known]:
+        """What is known under the session's keys."""
+        rows = cursor.execute(self._sql["key_read"], (self._number(cursor, ref),)).fetchall()
+        return {digest: Known(*known) for digest, *known in rows}
+
+    def _number(self, cursor: sqlite3.Cursor, ref: Ref) -> int | None:
+        row: Row | None = cursor.execute(self._find, (ref.tenant, packed(ref.id))).fetchone()
+        return None if row is None else row[0]
+
     def _claimable(self, cursor: sqlite3.Cursor, owner: str, moment: dict[str, int]) -> list[int]:
         return [n for n, _ in cursor.execute(self._sql["claimable"], {"owner": owner, **moment}).fetchall()]
 
@@ -243,14 +287,19 @@ class Rows:
     def _rebuilt(self, cursor: sqlite3.Cursor, ref: Ref, row: Row) -> Session:
         n, head, epoch, owner, attempt, *_ = row
         events = self._events(cursor, ref, n, 0, head, head)
-        if not events or events[-1].seq != head:
-            raise Unreadable(f"session {ref.id}: the log ends before its head {head}")
-        last = events[-1]
-        if events[0].seq > 1 and last.type == "session.deleted":
-            return replace(tombstone(ref.id, ref.tenant, last), epoch=epoch, owner=owner)
+        if events and events[0].seq > 1 and events[-1].type == "session.deleted":
+            return replace(tombstone(ref.id, ref.tenant, events[-1]), epoch=epoch, owner=owner)
+        if len(events) != head:
+            raise self._missing(cursor, ref, n, f"{head - len(events)} events of {head} are missing")
         session = fold(ref.id, ref.tenant, events)
         oldest = tuple(replace(turn, attempt=max(turn.attempt, attempt)) for turn in session.open[:1])
         return replace(session, epoch=epoch, owner=owner, open=oldest + session.open[1:])
+
+    def _missing(self, cursor: sqlite3.Cursor, ref: Ref, n: int, what: str) -> Unreadable:
+        """Why events are not here: they are shelved, or lost."""
+        row = cursor.execute(self._sql["session_shelf"], (n,)).fetchone()
+        lost = row is None or row[0] is None
+        return Unreadable(f"session {ref.id}: {what}") if lost else Shelved(ref.tenant, ref.id, row[0])
 
     def _events(self, cursor: sqlite3.Cursor, ref: Ref, n: int, after: int, through: int, limit: int) -> list[Event]:
         if through <= after:
@@ -294,7 +343,7 @@ class Rows:
 
     def _append(self, cursor: sqlite3.Cursor, n: int, write: Write[R]) -> None:
         base = n << 32
-        rows = [_event_row(base, event) for event in write.events]
+        rows = [event_row(base, event) for event in write.events]
         if len(rows) == 1:
             cursor.execute(self._event_add, rows[0])
         elif rows:
@@ -314,7 +363,8 @@ class Rows:
             del cache[next(iter(cache))]
 
 
-def _event_row(base: int, event: Event) -> Sequence[object]:
+def event_row(base: int, event: Event) -> Sequence[object]:
+    """The row of an event whose session has the number `base >> 32`."""
     crc = codec.checksum(event.data)
     # SQLite keeps a signed 32-bit number in four bytes, an unsigned one often in six.
     signed = crc - 0x1_0000_0000 if crc >= 0x8000_0000 else crc

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from dalsegno.core.append import Decide, Decision, Write
-from dalsegno.errors import DalsegnoError, Outcome, Refused, Unavailable
+from dalsegno.errors import DalsegnoError, Outcome, Refused, TookTooLong, Unavailable
 from dalsegno.ports import Ref
 from dalsegno.stores.outlast import outlasting
 from dalsegno.stores.sqlite.file import (
@@ -87,7 +87,7 @@ class SqliteTransaction:
     def expire(self) -> None:
         """The time is over: whatever runs is interrupted and undone. A commit that has begun is let finish."""
         if not self._committing and self._over is None:
-            self._over = Unavailable("the transaction took too long and was undone", outcome="not_applied")
+            self._over = TookTooLong()
             if self._connection is not None:
                 # It may be closed at this moment.
                 with contextlib.suppress(sqlite3.ProgrammingError):

@@ -14,23 +14,49 @@ plugin that runs async tests and fixtures (anyio's in its auto mode, for instanc
 
 import pytest
 
-for _module in ("acts", "blobs", "claims", "erasure", "fleet", "hot", "log", "machine", "storage", "transactions"):
+for _module in (
+    "acts",
+    "blobs",
+    "cache",
+    "claims",
+    "erasure",
+    "fleet",
+    "hot",
+    "log",
+    "machine",
+    "shelf",
+    "storage",
+    "transactions",
+    "walks",
+):
     pytest.register_assert_rewrite(f"{__name__}.{_module}")
 
 from dalsegno.testing.conformance.blobs import BlobsCases  # noqa: E402 - after the call above, or asserts say nothing
+from dalsegno.testing.conformance.cache import CacheCases  # noqa: E402
 from dalsegno.testing.conformance.claims import ClaimCases  # noqa: E402
 from dalsegno.testing.conformance.erasure import ErasureCases  # noqa: E402
 from dalsegno.testing.conformance.fleet import FleetCases  # noqa: E402
 from dalsegno.testing.conformance.hot import HotCases  # noqa: E402
 from dalsegno.testing.conformance.log import LogCases  # noqa: E402
 from dalsegno.testing.conformance.machine import log_machine  # noqa: E402
+from dalsegno.testing.conformance.shelf import ShelfCases  # noqa: E402
 from dalsegno.testing.conformance.storage import StorageCases  # noqa: E402
 from dalsegno.testing.conformance.transactions import TransactionCases  # noqa: E402
-from dalsegno.testing.conformance.worlds import BlobsWorld, FleetWorld, HotWorld, LogWorld, TransactionWorld  # noqa: E402
+from dalsegno.testing.conformance.walks import WalkCases  # noqa: E402
+from dalsegno.testing.conformance.worlds import (  # noqa: E402
+    BlobsWorld,
+    CacheWorld,
+    FleetWorld,
+    HotWorld,
+    LogWorld,
+    TransactionWorld,
+)
 
 __all__ = [
     "BlobsCases",
     "BlobsWorld",
+    "CacheCases",
+    "CacheWorld",
     "ClaimCases",
     "ErasureCases",
     "FleetCases",
@@ -39,8 +65,10 @@ __all__ = [
     "HotWorld",
     "LogCases",
     "LogWorld",
+    "ShelfCases",
     "StorageCases",
     "TransactionCases",
     "TransactionWorld",
+    "WalkCases",
     "log_machine",
 ]

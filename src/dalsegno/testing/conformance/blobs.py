@@ -83,3 +83,27 @@ class BlobsCases:
         assert await (await world.open()).get(name(b"1", folder="acme/s10/")) == b"1"
         await blobs.put(name(b"1", folder="acme/s1/"), b"1")
         assert await blobs.get(name(b"1", folder="acme/s1/")) == b"1"
+
+    async def test_what_is_below_a_prefix_is_listed(self, world: BlobsWorld) -> None:
+        """`list`: names that begin with `prefix`; page by page each once, those behind `after`."""
+        blobs = await world.open()
+        assert list(await blobs.list("acme/s1/")) == []
+        contents = [bytes([number]) for number in range(7)]
+        mine = [name(content, folder=f"acme/s1/{place}") for content in contents for place in ("", "log/3-", "12-")]
+        theirs = [name(contents[0], folder=folder) for folder in ("acme/s10/", "acme/s/", "other/s1/")]
+        for number, one in enumerate(mine):
+            await blobs.put(one, contents[number // 3])
+        for one in theirs:
+            await blobs.put(one, contents[0])
+        whole = list(await blobs.list("acme/s1/"))
+        assert sorted(whole) == sorted(mine)
+        for handle in (blobs, await world.open()):
+            for limit in (1, 4, len(mine), 100):
+                found: list[str] = []
+                while page := await handle.list("acme/s1/", after=found[-1] if found else "", limit=limit):
+                    found += page
+                    assert len(page) <= limit and len(found) <= len(mine)
+                assert found == whole
+            assert sorted(await handle.list("acme/s1/log/")) == sorted(one for one in mine if "/log/" in one)
+        await blobs.delete(whole[0])
+        assert list(await blobs.list("acme/s1/")) == whole[1:]

@@ -6,7 +6,7 @@ from datetime import timedelta
 
 import msgspec
 
-from dalsegno.ports import Blobs, Hot, Ref, Transaction, Warm
+from dalsegno.ports import Blobs, Ref, Transaction, Warm
 from dalsegno.stores.memory import MemoryBlobs, MemoryCache, MemoryDatabase, MemoryHot, MemoryLog
 from dalsegno.testing.conformance.worlds import Shared
 
@@ -126,7 +126,7 @@ class MemoryWorld:
 
 
 class MemoryHotWorld:
-    """A `HotWorld`."""
+    """A `HotWorld` and `CacheWorld`."""
 
     lifetime = timedelta(seconds=60)
 
@@ -135,7 +135,7 @@ class MemoryHotWorld:
         self._handle = handle
         self._cache = MemoryCache(seconds=self._time.seconds, lifetime=self.lifetime)
 
-    async def open(self) -> Hot:
+    async def open(self) -> MemoryHot:
         return self._handle(self._cache)
 
     async def pass_time(self, duration: timedelta) -> None:

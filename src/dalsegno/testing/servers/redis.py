@@ -119,10 +119,11 @@ def running(server: Path | None = None, *settings: str) -> Iterator[Redis]:
 
 
 class Cluster:
-    """Three primaries, each with a third of the slots."""
+    """Three primaries, each with a third of the slots; the first of them may have replicas, which take over from it."""
 
-    def __init__(self, servers: Sequence[Redis]) -> None:
+    def __init__(self, servers: Sequence[Redis], replicas: Sequence[Redis] = ()) -> None:
         self.servers = servers
+        self.replicas = replicas
 
     @property
     def url(self) -> str:
@@ -138,6 +139,16 @@ class Cluster:
             server.do("CLUSTER", "SET-CONFIG-EPOCH", n + 1)
             server.do("CLUSTER", "MEET", "127.0.0.1", self.servers[0].port)
         _wait(lambda: all(map(self._formed, self.servers)), "the cluster has formed")
+        primary = self.servers[0].do("CLUSTER", "MYID")
+        for replica in self.replicas:
+            replica.do("CLUSTER", "MEET", "127.0.0.1", self.servers[0].port)
+            _wait(partial(_knows, replica, primary), "the replica has met its primary")
+            replica.do("CLUSTER", "REPLICATE", primary)
+            _wait(partial(_follows, replica), "the replica follows")
+
+    def is_promoted(self) -> bool:
+        """Whether a replica has taken over."""
+        return any(b"role:master" in one.do("INFO", "replication") and self._formed(one) for one in self.replicas)
 
     def move(self, slot: int) -> None:
         """Move an empty slot to another server."""
@@ -155,17 +166,17 @@ class Cluster:
 
 
 @contextmanager
-def cluster(server: Path | None = None) -> Iterator[Cluster]:
-    """A cluster that is gone with the context."""
+def cluster(server: Path | None = None, *settings: str, replicas: int = 0) -> Iterator[Cluster]:
+    """A cluster that is gone with the context; its first primary has so many replicas."""
     with ExitStack() as stack:
         folder = stack.enter_context(_folder())
         servers = []
-        for n in range(3):
+        for n in range(3 + replicas):
             port = _free_port_with_bus()
-            settings = ("--cluster-enabled", "yes", "--cluster-port", str(port + BUS), "--cluster-node-timeout", "1000")
-            made = Redis(server or preferred(), folder / str(n), *settings, port=port)
+            own = ("--cluster-enabled", "yes", "--cluster-port", str(port + BUS), "--cluster-node-timeout", "1000")
+            made = Redis(server or preferred(), folder / str(n), *own, *settings, port=port)
             servers.append(stack.enter_context(_started(made)))
-        formed = Cluster(servers)
+        formed = Cluster(servers[:3], servers[3:])
         formed.form()
         yield formed
 
@@ -203,7 +214,7 @@ def sentinels(server: Path | None = None) -> Iterator[Sentinels]:
         primary = stack.enter_context(_started(Redis(chosen, folder / "primary")))
         follows = f"127.0.0.1 {primary.port}"
         replica = stack.enter_context(_started(Redis(chosen, folder / "replica", "--replicaof", follows)))
-        _wait(lambda: b"master_link_status:up" in replica.do("INFO", "replication"), "the replica follows")
+        _wait(partial(_follows, replica), "the replica follows")
         ports = [free_port() for _ in range(3)]
         for port in ports:
             (folder / str(port)).mkdir()
@@ -245,6 +256,14 @@ def _do(port: int, *words: str | bytes | int) -> Any:
     with redis.Redis(port=port, socket_timeout=5, protocol=2) as client:
         client.response_callbacks.clear()
         return client.execute_command(*words)
+
+
+def _knows(server: Redis, name: bytes) -> bool:
+    return name in server.do("CLUSTER", "NODES")
+
+
+def _follows(replica: Redis) -> bool:
+    return b"master_link_status:up" in replica.do("INFO", "replication")
 
 
 def _answers(port: int) -> bool:

@@ -5,20 +5,24 @@ clients.
 import asyncio
 import contextvars
 from collections import deque
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
 from datetime import timedelta
 from typing import Any, TypeVar
 
 from dalsegno.core.cursor import Cursor
+from dalsegno.core.idle import Policy
 from dalsegno.core.stream import Frame
 from dalsegno.errors import DalsegnoError, Unavailable
 from dalsegno.ports import Member, Ref
+from dalsegno.runtime.archivist import Archiving, Archivist
 from dalsegno.runtime.replica import Replica, Tuning
 from dalsegno.runtime.service import Service
+from dalsegno.runtime.shelf import with_shelf
 from dalsegno.stores.memory import MemoryBlobs, MemoryCache, MemoryHot, MemoryLog
 from dalsegno.testing.world.agent import Stage
+from dalsegno.testing.world.cold import FaultyBlobs
 from dalsegno.testing.world.loop import Process, WorldLoop, here
-from dalsegno.testing.world.tiers import FaultyBlobs, FaultyHot, FaultyLog, Line
+from dalsegno.testing.world.tiers import FaultyHot, FaultyLog, Line
 from dalsegno.testing.world.watch import Watch, WatchedDatabase
 from dalsegno.testing.world.weather import Weather
 
@@ -29,11 +33,16 @@ TUNING = Tuning(
     turns_max=8,
     turn_deadline=timedelta(seconds=60),
     context_limit_bytes=12_000,
+    near_events=10,
     claim_every=timedelta(milliseconds=300),
     bury_every=timedelta(milliseconds=200),
     sweep_every=timedelta(milliseconds=400),
+    erase_every=timedelta(seconds=1),
     drain_within=timedelta(seconds=1),
 )
+
+
+SHORT = Policy(archive_after=timedelta(seconds=0.2), sweep_after=timedelta(seconds=0.1))
 
 
 class ConnectionLost(Exception):
@@ -49,6 +58,10 @@ class Tiers:
         self.database = WatchedDatabase(seconds=loop.time, unix_ms=lambda: 1_700_000_000_000 + int(loop.time() * 1000))
         self.cache = MemoryCache(seconds=loop.time)
         self.objects: dict[str, bytes] = {}
+        self.database.objects = self.objects
+        self.archiving = False
+        self.ids: Iterator[str] = iter(())
+        """Names for sessions to come."""
 
 
 class Connection:
@@ -110,10 +123,20 @@ class Host:
         hot = FaultyHot(MemoryHot(self.tiers.cache), Line("hot", process, weather), self._watch.on_hot)
         blobs = FaultyBlobs(MemoryBlobs(self.tiers.objects), Line("blobs", process, weather))
         member = Member(incarnation, self.name)
-        self.replica = Replica(member, {"default": stage.agent}, warm=log, hot=hot, blobs=blobs, tuning=TUNING)
-        self.service = Service(self.replica, warm=log, blobs=blobs, ids=_Ids())
+        warm = with_shelf(log, blobs)
+        self._warm, self._blobs = warm, blobs
+        self.replica = Replica(member, {"default": stage.agent}, warm=warm, hot=hot, blobs=blobs, tuning=TUNING)
+        self.service = Service(self.replica, warm=warm, blobs=blobs, ids=_Ids(self.tiers))
+        archivist = Archivist(warm, blobs, eraser=self.replica.eraser, policy=SHORT, incarnation=incarnation)
+        self._archiving = Archiving(archivist, every=timedelta(seconds=0.3), pause=timedelta(seconds=0.1))
         weather.note("boot", incarnation)
         self._spawn(self._start(self.replica))
+        if self.tiers.archiving:
+            self.archive()
+
+    def archive(self) -> None:
+        """From now on what is idle for a moment is archived, if this replica is the one to do so."""
+        self.process.context.copy().run(self._archiving.start)
 
     def kill(self, process: Process, *, notice: str = "told") -> None:
         """SIGKILL. With the notice `told` the operating system releases what it held; otherwise the host is gone."""
@@ -129,6 +152,17 @@ class Host:
     def stop(self) -> None:
         """SIGSTOP."""
         self.process.stopped = True
+
+    async def rest(self) -> None:
+        """Archive nothing more."""
+        await self._spawn(self._archiving.stop())
+
+    async def tidy(self) -> None:
+        """Go past all sessions once, and sweep what is idle: as an operator would have it done."""
+        policy = Policy(sweep_after=timedelta())
+        archivist = Archivist(self._warm, self._blobs, eraser=self.replica.eraser, policy=policy)
+        while not await archivist.go_on():
+            pass
 
     async def drain(self) -> None:
         """SIGTERM: hand over, say goodbye, exit; then the next version starts."""
@@ -201,8 +235,11 @@ class Host:
 
 
 class _Ids:
+    def __init__(self, tiers: Tiers) -> None:
+        self._tiers = tiers
+
     def session(self) -> str:
-        raise AssertionError("people name their sessions in this world")
+        return next(self._tiers.ids)
 
     def incarnation(self) -> str:
         raise AssertionError("hosts name their replicas in this world")

@@ -19,26 +19,33 @@ from dalsegno.core.event import (
 from dalsegno.core.ids import turn_id
 from dalsegno.core.input import Cancel, Message
 from dalsegno.core.item import OUTPUT
+from dalsegno.core.lifecycle import artifact_of
 from dalsegno.core.session import fold
 from dalsegno.ports import Ref
+from dalsegno.stores.memory import MemoryCache
 from dalsegno.testing.world.ledger import Ledger, rows_of
 from dalsegno.testing.world.people import Ack, Town
+from dalsegno.testing.world.remains import copied, copy_problems, gone_problems, left_over
 from dalsegno.testing.world.watch import Watch
 
 replace = msgspec.structs.replace
 
 
-def broken_promises(town: Town, watch: Watch, ledger: Ledger) -> Iterator[str]:
+def broken_promises(town: Town, watch: Watch, ledger: Ledger, cache: MemoryCache) -> Iterator[str]:
     """Every promise that was not kept, in words."""
     yield from watch.broken
     yield from ledger.problems
+    yield from (f"{name} is left over" for name in left_over(watch))
     for ref in sorted(watch.database.rows, key=lambda ref: ref.id):
         log = watch.log(ref)
         acks = [ack for ack in town.acks if ack.ref == ref]
         first = list({ack.key: ack for ack in reversed(acks)}.values())
+        own = log[copied(ref, town, log) :]
+        deleted = watch.database.rows[ref].deleted
         problems = (
-            *(_row(ref, watch), _inputs(acks, log), _order(first), _turns(log), _ends(log)),
-            *(_effects(ref, watch, ledger, log), _shared(ref, ledger, log)),
+            *(_row(ref, watch), _inputs(acks, log), _order(first), _ends(log), _effects(ref, watch, ledger, own)),
+            *(_shared(ref, ledger, log), copy_problems(ref, town, watch)),
+            *((gone_problems(ref, watch, cache),) if deleted else (_turns(log), _artifacts(ref, watch, own))),
         )
         for problem in problems:
             yield from (f"session {ref.id}: {text}" for text in problem)
@@ -48,12 +55,26 @@ def _row(ref: Ref, watch: Watch) -> Iterator[str]:
     """Law 1: the row is the fold of the log, and nobody holds anything any more."""
     row, events = watch.database.rows[ref], watch.log(ref)
     session, folded = watch.database.session(ref, row), fold(ref.id, ref.tenant, events)
+    if not row.deleted and watch.database.whole(ref) != events:
+        yield "its log is not what was written to it"
+    if not events:
+        yield "it has a row and no events"
     if [event.seq for event in events] != list(range(1, row.head + 1)):
         yield "its numbers have gaps"
-    if replace(folded, epoch=0) != replace(session, owner=None, epoch=0):
+    if replace(folded, epoch=0) != replace(session, owner=None, epoch=0, swept=0):
         yield f"its row is {session}, its log folds to {folded}"
     if session.open or session.owner is not None:
         yield f"it is not at rest: {session.open}, owned by {session.owner}"
+
+
+def _artifacts(ref: Ref, watch: Watch, log: Sequence[Event]) -> Iterator[str]:
+    """P9: whatever the log points to is there, and the session's own."""
+    for event in log:
+        artifact = artifact_of(event)
+        if artifact is not None and artifact.name(ref.tenant) not in watch.database.objects:
+            yield f"event {event.seq} points to {artifact}, which is gone"
+        if artifact is not None and artifact.session != ref.id:
+            yield f"event {event.seq} points to {artifact}, which is not its own"
 
 
 def _inputs(acks: Sequence[Ack], log: Sequence[Event]) -> Iterator[str]:

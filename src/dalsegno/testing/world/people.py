@@ -4,12 +4,13 @@ told.
 
 import asyncio
 import random
+from collections.abc import Sequence
 from typing import Any
 
 import msgspec
 
 from dalsegno.core.admit import Receipt
-from dalsegno.core.event import Action, SessionCreated
+from dalsegno.core.event import Action, Event, SessionCreated
 from dalsegno.core.ids import turn_id
 from dalsegno.core.input import Approval, Cancel, Input, Message, ToolResult
 from dalsegno.core.turn import undecided
@@ -46,6 +47,11 @@ class Town:
         self.chance = chance
         self.acks: list[Ack] = []
         self.sent: dict[Ref, list[str]] = {}
+        self.doomed: set[Ref] = set()
+        """Sessions that somebody began to delete."""
+        self.gone: dict[Ref, float] = {}
+        """Sessions whose deletion was acknowledged, and when."""
+        self.imported: dict[Ref, Sequence[Event]] = {}
         self.over = False
         self.hurry = False
 
@@ -71,12 +77,15 @@ class Town:
                     lambda service: service.admit(ref, said, key=key, opening=SessionCreated(user="u"))
                 )
             except Refused as refused:
-                if refused.code not in HARMLESS:
+                expected = refused.code == "not_found" and ref in self.doomed
+                if refused.code not in HARMLESS and not expected:
                     self.watch.breaks(f"session {ref.id}: {said} was refused: {refused}")
                 return None
             except (ConnectionLost, Unavailable):
                 await asyncio.sleep(0.05 + 0.2 * self.chance.random())
                 continue
+            if sent > self.gone.get(ref, sent):
+                self.watch.breaks(f"session {ref.id} was deleted, and accepted {said} afterwards: {receipt}")
             self.acks.append(Ack(ref, key, said, receipt, sent, self.watch.weather.clock()))
             return receipt
 
@@ -161,7 +170,7 @@ class Person:
 
     def _name(self, kind: str) -> str:
         self._count += 1
-        return f"{kind}{self.ref.id[-2:]}.{self._count}"
+        return f"{kind}{self.ref.id[-3:].lstrip('0')}.{self._count}"
 
     async def _read_turn(self, first: int) -> None:
         await self._read(Reader(after=first - 1, turn=first))
@@ -202,11 +211,13 @@ class Person:
         return False
 
     def _ended(self, why: str, reader: Reader) -> bool:
+        if "not_found" in why and self.ref in self.town.doomed:
+            return True
         if why != "end":
             if "cursor_ahead" in why or "Unreadable" in why:
                 raise Broken(f"the stream from {reader.cursor} was refused: {why}")
             return False
-        if reader.turn is None:
+        if reader.turn is None and not reader.deleted:
             raise Broken("the session's stream came to an end")
         return True
 

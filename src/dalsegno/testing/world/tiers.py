@@ -11,14 +11,14 @@ from contextlib import asynccontextmanager
 from datetime import timedelta
 from typing import Any, TypeVar
 
-from dalsegno.core.append import Decide, Decision, Write
+from dalsegno.core.append import Decide, Decision, Known, Write
 from dalsegno.core.claim import Claimed
 from dalsegno.core.event import Event
 from dalsegno.core.session import Session
 from dalsegno.core.stream import Piece
 from dalsegno.errors import DalsegnoError, LeaseLost, Unavailable
 from dalsegno.ports import Hint, Member, OpenStep, Page, Query, Ref, Transaction
-from dalsegno.stores.memory import MemoryBlobs, MemoryHot, MemoryLog
+from dalsegno.stores.memory import MemoryHot, MemoryLog
 from dalsegno.testing.world.loop import Process
 from dalsegno.testing.world.weather import Weather
 
@@ -138,6 +138,18 @@ class FaultyLog:
     async def unerased(self, *, after: Ref | None = None, limit: int) -> Mapping[Ref, int]:
         return await self._line.call("unerased", lambda: self._inner.unerased(after=after, limit=limit))
 
+    async def walk(self, *, after: Ref | None = None, limit: int) -> Sequence[Session]:
+        return await self._line.call("walk", lambda: self._inner.walk(after=after, limit=limit))
+
+    async def keys(self, ref: Ref) -> Mapping[bytes, Known]:
+        return await self._line.call("keys", lambda: self._inner.keys(ref))
+
+    async def shelve(self, ref: Ref, shelf: bytes, *, head: int, epoch: int) -> bool:
+        return await self._line.call("shelve", lambda: self._inner.shelve(ref, shelf, head=head, epoch=epoch))
+
+    async def unshelve(self, ref: Ref, shelf: bytes, events: Sequence[Event]) -> None:
+        return await self._line.call("unshelve", lambda: self._inner.unshelve(ref, shelf, events))
+
     async def join(self, member: Member, *, ttl: timedelta) -> None:
         return await self._line.call("join", lambda: self._inner.join(member, ttl=ttl))
 
@@ -248,6 +260,15 @@ class FaultyHot:
     async def tell(self, hints: Sequence[Hint]) -> None:
         await self._line.call("tell", lambda: self._inner.tell(hints))
 
+    async def put(self, ref: Ref, name: str, version: int, content: bytes, *, keep: timedelta) -> None:
+        await self._line.call("put", lambda: self._inner.put(ref, name, version, content, keep=keep))
+
+    async def get(self, ref: Ref, name: str) -> tuple[int, bytes] | None:
+        return await self._line.call("get", lambda: self._inner.get(ref, name))
+
+    async def forget(self, ref: Ref) -> None:
+        await self._line.call("forget", lambda: self._inner.forget(ref))
+
     @asynccontextmanager
     async def listen(self, heard: Callable[[Hint], None]) -> AsyncIterator[None]:
         """Hints come in this replica's process, as the weather lets them."""
@@ -267,20 +288,3 @@ class FaultyHot:
                 if fault == "hint late":
                     return
         loop.call_soon(heard, hint, context=context)
-
-
-class FaultyBlobs:
-    """A replica's handle of the cold tier."""
-
-    def __init__(self, inner: MemoryBlobs, line: Line) -> None:
-        self._inner = inner
-        self._line = line
-
-    async def put(self, name: str, content: bytes) -> None:
-        await self._line.call("put", lambda: self._inner.put(name, content))
-
-    async def get(self, name: str) -> bytes | None:
-        return await self._line.call("get", lambda: self._inner.get(name))
-
-    async def delete(self, prefix: str) -> None:
-        await self._line.call("delete", lambda: self._inner.delete(prefix))

@@ -16,7 +16,7 @@ KINDS = (
     *("crash", "host vanishes", "all crash", "crash at a point", "poison"),
     *("long pause", "short pause", "cut off", "drain"),
     *("log slow", "log down", "not applied", "lost on the way", "answer lost", "late"),
-    *("hot down", "hot slow", "hot flushed", "hint lost", "hint doubled", "hint late"),
+    *("hot down", "hot slow", "hot flushed", "hint lost", "hint doubled", "hint late", "cold down"),
     *("model fails", "agent raises", "tool raises"),
 )
 """Every kind of fault; a run in which one of them never happened proves nothing about it."""
@@ -54,6 +54,7 @@ class Trouble:
             "hot slow": lambda: self._slow("hot", 0.25),
             "hot down": lambda: self._down("hot", 0.5 + 3.0 * self.chance.random()),
             "hot flushed": self._flush,
+            "cold down": lambda: self._down("blobs", 0.5 + 3.0 * self.chance.random(), kind="cold down"),
             "hints": self._hints,
             "commit": self._commit,
             "commit again": self._commit,
@@ -166,14 +167,14 @@ class Trouble:
         self.weather.slow[tier] = seconds
         self._later(lambda: self.weather.slow.pop(tier, None), 0.5 + 2.0 * self.chance.random())
 
-    async def _down(self, tier: str, seconds: float) -> None:
-        self.weather.count(f"{tier} down")
+    async def _down(self, tier: str, seconds: float, *, kind: str = "") -> None:
+        self.weather.count(kind or f"{tier} down")
         self.weather.down.add(tier)
         self._later(lambda: self.weather.down.discard(tier), seconds)
 
     async def _flush(self) -> None:
         self.weather.count("hot flushed")
-        self.tiers.cache.steps.clear()
+        self.tiers.cache.clear()
         self.watch.on_flush()
 
     async def _hints(self) -> None:

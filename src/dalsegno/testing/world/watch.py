@@ -9,11 +9,13 @@ from typing import TypeVar
 
 from dalsegno.core import codec
 from dalsegno.core.append import Decide, Decision, Write
+from dalsegno.core.archive import parse_shelf, unpack
 from dalsegno.core.context import Context, context
 from dalsegno.core.event import Event, TurnInput
 from dalsegno.core.ids import turn_id, turn_number
 from dalsegno.core.input import Approval, Cancel
 from dalsegno.core.step import journal
+from dalsegno.errors import Shelved
 from dalsegno.ports import Call, Ref
 from dalsegno.runtime.handle import Turn
 from dalsegno.stores.memory import MemoryDatabase
@@ -30,9 +32,11 @@ CLIENT_EVENTS = frozenset(
 
 
 class WatchedDatabase(MemoryDatabase):
-    """The memory database; `on_write` is shown each write with the row before it."""
+    """The memory database; `on_write` is shown each write with the row before it, `on_move` what is archived."""
 
     on_write: Callable[[Ref, StoredSession | None, Write[object]], None]
+    on_move: Callable[[Ref, str], None]
+    objects: dict[str, bytes]
 
     def decide(self, ref: Ref, decide: Decide[R], *, digest: bytes | None = None) -> Decision[R]:
         before = self.rows.get(ref)
@@ -40,6 +44,27 @@ class WatchedDatabase(MemoryDatabase):
         if isinstance(decision, Write):
             self.on_write(ref, before, decision)
         return decision
+
+    def shelve(self, ref: Ref, shelf: bytes, *, head: int, epoch: int) -> bool:
+        done = super().shelve(ref, shelf, head=head, epoch=epoch)
+        if done:
+            self.on_move(ref, "archived")
+        return done
+
+    def unshelve(self, ref: Ref, shelf: bytes, events: Sequence[Event]) -> None:
+        if self.rows[ref].shelf == shelf:
+            self.on_move(ref, "came back")
+        super().unshelve(ref, shelf, events)
+
+    def whole(self, ref: Ref) -> Sequence[Event]:
+        """The session's log, wherever it is."""
+        row = self.rows[ref]
+        try:
+            return self.events(ref, row, after=0, limit=row.head)
+        except Shelved as told:
+            segments = parse_shelf(ref, told.shelf)
+            archived = [event for one in segments for event in unpack(ref, one, self.objects[one.name])]
+            return [*archived, *self.events(ref, row, after=archived[-1].seq, limit=row.head)]
 
 
 class Watch:
@@ -49,8 +74,11 @@ class Watch:
         self.database = database
         self.weather = weather
         self.broken: list[str] = []
+        self.written: dict[Ref, list[Event]] = {}
+        """All that was ever written to each session, erased or not."""
         self._fences: dict[Ref, int] = {}
         database.on_write = self._on_write
+        database.on_move = lambda ref, where: weather.did(where, ref)
 
     def breaks(self, text: str) -> None:
         """A promise was broken."""
@@ -64,9 +92,8 @@ class Watch:
         return "held" if held else "stale"
 
     def log(self, ref: Ref) -> Sequence[Event]:
-        """The session's whole log."""
-        row = self.database.rows.get(ref)
-        return [] if row is None else self.database.events(ref, row, after=0, limit=row.head)
+        """The session's whole log, as it was written."""
+        return self.written.get(ref, [])
 
     def model_asked(self, turn: Turn, key: str, shown: Context) -> None:
         """P6: a step on record is not asked for again, and the model is shown exactly the log's prefix."""
@@ -134,12 +161,14 @@ class Watch:
         process, after = here(), write.session
         name = process.incarnation if process is not None else ""
         kinds = tuple(event.type for event in write.events)
+        self.written.setdefault(ref, []).extend(write.events)
         self.weather.note("write", name, ref.id[-4:], after.head, kinds)
         owner, epoch = (None, 0) if before is None else (before.owner, before.epoch)
         if after.epoch < epoch or (after.owner is not None and after.owner != owner and after.epoch <= epoch):
             self.breaks(f"session {ref.id}: epoch {epoch} of {owner} became {after.epoch} of {after.owner}")
         made = [event for event in write.events if event.type not in CLIENT_EVENTS]
-        if not made or name in (owner, after.owner):
+        copied = after.owner is None and (before is None or (before.head == 1 and epoch == 0))
+        if not made or copied or name in (owner, after.owner):
             return
         claimed = after.owner is None and not self.database.alive(owner) and made[0].type == "turn.failed"
         if not claimed:

@@ -8,16 +8,21 @@ import random
 from collections import Counter
 from collections.abc import Callable
 
+from dalsegno.ports import Ref
 from dalsegno.testing.world.loop import Process
 
 CALLS = {
-    "log": ("commit", "load", "read", "claim", "holdings", "bury", "join", "leave", "begin", "execute", "close"),
+    "log": (
+        *("commit", "load", "read", "claim", "holdings", "bury", "join", "leave", "erase"),
+        *("begin", "execute", "close"),
+    ),
     "hot": ("publish", "fence", "read", "clear", "tell"),
-    "blobs": ("put",),
+    "blobs": ("put", "get", "delete"),
 }
 WRITTEN = (
     *("turn.created", "turn.input", "turn.started", "item.done", "tool.intent"),
     *("turn.waiting", "turn.completed", "turn.failed", "turn.cancelled", "nothing"),
+    *("session.created", "session.deleted"),
 )
 CRASH_POINTS = frozenset(
     [f"{tier}.{call}:{side}" for tier, calls in CALLS.items() for call in calls for side in ("before", "after")]
@@ -44,6 +49,7 @@ class Weather:
         self.chance = chance
         self.happened: Counter[str] = Counter()
         self.crashed: Counter[str] = Counter()
+        self.done: Counter[str] = Counter()
         self.trace: list[tuple[object, ...]] = []
         self.armed: list[Armed] = []
         self.slow: dict[str, float] = {}
@@ -62,6 +68,11 @@ class Weather:
         """A fault took effect."""
         self.happened[kind] += 1
         self.note("fault", kind)
+
+    def did(self, what: str, ref: Ref) -> None:
+        """Something that somebody does with a whole session came off."""
+        self.done[what] += 1
+        self.note(what, ref.id[-4:])
 
     def arm(self, kind: str, fits: Callable[[Process | None, str], bool], after: int = 0) -> None:
         """Have `kind` strike at a call to come."""

@@ -1,5 +1,5 @@
 -- The row, and its events after a number: of one moment, so they are one prefix.
-SELECT s.head, e.seq, e.kind, e.turn, e.at, e.crc, e.body, s.status
+SELECT s.head, e.seq, e.kind, e.turn, e.at, e.crc, e.body, s.shelf, s.status
 FROM dalsegno_session AS s
 LEFT JOIN LATERAL (
     SELECT * FROM dalsegno_event

@@ -5,6 +5,7 @@
 -- `epoch`, `owner` and `attempt` (of the oldest open turn) are in no event.
 -- `status`: 0 idle, 1 running, 2 waiting, 3 deleted, 4 deleted and erased. `user`: UTF-8, which may hold a NUL.
 -- `state`: CRC-32 and MessagePack of the folded session; derived, NULL is rebuilt from the log.
+-- `shelf`: where the session's first events are, if they are archived; NULL = all are here. It is in no event.
 -- A row is rewritten with every commit: there is room for its next version on its page.
 CREATE TABLE dalsegno_session (
     n bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
@@ -19,6 +20,7 @@ CREATE TABLE dalsegno_session (
     owner text COLLATE "C",
     "user" bytea,
     state bytea,
+    shelf bytea,
     UNIQUE (tenant, id)
 ) WITH (fillfactor = 70, autovacuum_vacuum_scale_factor = 0.05, autovacuum_analyze_scale_factor = 0.05);
 

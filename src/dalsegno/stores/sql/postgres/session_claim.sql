@@ -33,4 +33,4 @@ WITH RECURSIVE moment (clock, now) AS MATERIALIZED (
 )
 SELECT n, head, epoch, owner, attempt, since, state, tenant, id::text, (SELECT now FROM moment) FROM (
     SELECT * FROM free UNION ALL SELECT * FROM due UNION ALL SELECT * FROM held
-) AS found ORDER BY waiting LIMIT %(limit)s
+) AS found ORDER BY waiting, id LIMIT %(limit)s

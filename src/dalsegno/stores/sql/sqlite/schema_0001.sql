@@ -4,6 +4,7 @@
 -- `epoch`, `owner` and `attempt` (of the oldest open turn) are in no event.
 -- `status`: 0 idle, 1 running, 2 waiting, 3 deleted, 4 deleted and erased.
 -- `state`: CRC-32 and MessagePack of the folded session; derived, NULL is rebuilt from the log.
+-- `shelf`: where the session's first events are, if they are archived; NULL = all are here. It is in no event.
 CREATE TABLE dalsegno_session (
     n INTEGER PRIMARY KEY,
     tenant TEXT NOT NULL,
@@ -17,6 +18,7 @@ CREATE TABLE dalsegno_session (
     status INTEGER NOT NULL,
     user TEXT,
     state BLOB,
+    shelf BLOB,
     UNIQUE (tenant, id)
 );
 

@@ -1,2 +1,2 @@
 -- Nothing of the session may have been written since the erasure began.
-UPDATE dalsegno_session SET status = 4 WHERE n = ? AND epoch = ? AND status = 3
+UPDATE dalsegno_session SET status = 4, shelf = NULL WHERE n = ? AND epoch = ? AND status = 3

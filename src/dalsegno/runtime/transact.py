@@ -1,0 +1,122 @@
+"""Transactional tools: what one writes and the record of it are one commit, made once.
+
+A database that breaks under a tool's transaction is no error of the tool's, whatever the tool makes of it: nothing was
+applied, or the record tells that it was. The turn waits for the database, looks, and runs the tool again. Only a tool
+that outlives its own time is told so.
+"""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Sequence
+from datetime import timedelta
+from functools import partial
+from itertools import chain, repeat
+from typing import TypeAlias, TypeVar
+
+from dalsegno.core.append import Decide, Decision, Draft
+from dalsegno.core.session import replace
+from dalsegno.errors import LeaseLost, TookTooLong, Unavailable, Unreadable
+from dalsegno.ports import Call, Tool, Transaction, Transactions
+from dalsegno.runtime.outcome import Outcome, failed, outcome_of
+from dalsegno.runtime.patience import PAUSES_SECONDS, patiently, seen_through
+from dalsegno.runtime.recorder import Recorder, Tiers
+
+R = TypeVar("R")
+Put: TypeAlias = Callable[[], Awaitable[None]]
+
+
+class Watched:
+    """A transaction that remembers what broke it: a tool may catch the error, and go on as if nothing had been."""
+
+    def __init__(self, inner: Transaction) -> None:
+        self.broken: Unavailable | Unreadable | None = None
+        self._inner = inner
+
+    async def execute(self, statement: str, parameters: Sequence[object] = ()) -> Sequence[tuple[object, ...]]:
+        """See port `Transaction`."""
+        if self.broken is not None:
+            raise self.broken
+        try:
+            return await self._inner.execute(statement, parameters)
+        except (Unavailable, Unreadable) as error:
+            self.broken = error
+            raise
+
+    async def commit(self, decide: Decide[R]) -> Decision[R]:
+        """See port `Transaction`."""
+        return await self._inner.commit(decide)
+
+
+class _Owed(Exception):
+    """The cold tier did not take what has to be there before the output may be written."""
+
+    def __init__(self, put: Put) -> None:
+        super().__init__()
+        self.put = put
+
+
+class Transactor:
+    """Runs one turn's transactional tools. `draft` makes the record of an output, and says what has to be put into the
+    cold tier before it may be written.
+    """
+
+    def __init__(
+        self,
+        recorder: Recorder,
+        *,
+        tiers: Tiers,
+        store: Transactions,
+        draft: Callable[[str, Outcome], tuple[Draft, Put | None]],
+    ) -> None:
+        self._recorder = recorder
+        self._log = tiers.log
+        self._closing = tiers.closing
+        self._store = store
+        self._draft = draft
+
+    async def run(self, tool: Tool, call: Call) -> Outcome | None:
+        """None once the output is on record, together with what the tool wrote. Otherwise nothing of it was applied,
+        and this is what the model is to be told.
+        """
+        pauses = chain(PAUSES_SECONDS, repeat(PAUSES_SECONDS[-1]))
+        while call.id not in self._recorder.journal.outputs:
+            try:
+                return await self._once(tool, call)
+            except TookTooLong as error:
+                return failed(str(error))
+            except _Owed as owed:
+                # Not inside: no transaction is held while the cold tier is away (law 8).
+                await seen_through(patiently(owed.put, closing=self._closing))
+            except Unavailable:
+                if self._closing():
+                    raise LeaseLost from None
+                await asyncio.sleep(next(pauses))
+                await self._look()
+        return None
+
+    async def _once(self, tool: Tool, call: Call) -> Outcome | None:
+        limit = timedelta(seconds=tool.timeout_seconds)
+        async with self._store.transaction(self._recorder.ref, timeout=limit) as inner:
+            watched = Watched(inner)
+            made = await outcome_of(tool, replace(call, transaction=watched))
+            if watched.broken is not None:
+                raise watched.broken
+            if made.status != "completed":
+                return made
+            draft, put = self._draft(call.id, made)
+            if put is not None:
+                await _try(put)
+            await self._recorder.append_with(inner.commit, draft)
+        return None
+
+    async def _look(self) -> None:
+        """Once the log answers again: what became of the last try?"""
+        await patiently(partial(self._log.load, self._recorder.ref), closing=self._closing)
+        self._recorder.poke()
+        await self._recorder.settle()
+
+
+async def _try(put: Put) -> None:
+    try:
+        await seen_through(put())
+    except Unavailable as error:
+        raise _Owed(put) from error

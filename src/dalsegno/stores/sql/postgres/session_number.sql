@@ -1,0 +1,1 @@
+SELECT n FROM dalsegno_session WHERE tenant = %(tenant)s AND id = %(id)s::uuid

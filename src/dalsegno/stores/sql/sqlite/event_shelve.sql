@@ -1,0 +1,1 @@
+DELETE FROM dalsegno_event WHERE id > ? AND id <= ?

@@ -1,0 +1,1 @@
+SELECT digest, fingerprint, seq, turn, status FROM dalsegno_key WHERE session = ?

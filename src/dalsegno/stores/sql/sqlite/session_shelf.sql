@@ -1,0 +1,1 @@
+SELECT shelf FROM dalsegno_session WHERE n = ? AND status < 3

@@ -1,0 +1,86 @@
+"""A feed looks at the log where the open step's pieces alone do not tell what happened."""
+
+from datetime import timedelta
+
+from dalsegno.core.event import TurnStarted
+from dalsegno.core.stream import Piece
+from dalsegno.errors import Unavailable
+from dalsegno.ports import Hint, Member
+from dalsegno.runtime.hub import Feed
+from dalsegno.stores.memory import MemoryDatabase, MemoryHot, MemoryLog
+from dalsegno.testing.conformance.acts import accept, begin, delete, leased, session, work, written
+from tests.support import wait_until
+
+
+async def test_of_another_attempt_the_log_is_asked_first():
+    """P8: what the dead attempt showed beyond what is carried on does not go on with the next attempt's words, also
+    where the hint of its start was lost.
+    """
+    database, hot, ref = MemoryDatabase(), MemoryHot(), session()
+    dying, log = MemoryLog(database), MemoryLog(database)
+    await dying.join(Member("a", "a"), ttl=timedelta(minutes=1))
+    await log.join(Member("b", "b"), ttl=timedelta(minutes=1))
+    lease = await begin(dying, ref, owner="a")
+    base = lease.turn + 1
+    opened = Piece(base, 0, lease.turn, "msg_1", {"type": "message", "id": "msg_1"})
+    words = [Piece(base, 1, lease.turn, "msg_1", delta="one "), Piece(base, 5, lease.turn, "msg_1", delta="two ")]
+    await hot.publish(ref, lease.epoch, [opened, *words])
+    known = await log.load(ref)
+    assert known is not None
+    feed = Feed(ref, known, log, hot)
+    feed.refresh()
+    await wait_until(lambda: len(feed.pieces(0)) == 3, description="all of it is shown")
+
+    hot.cache.clear()
+    await hot.publish(ref, lease.epoch, [opened, words[0]])
+    database.kill("a")
+    later = await leased(log, "b")
+    await hot.fence(ref, later.epoch)
+    written(await work(log, later, TurnStarted(attempt=2, epoch=later.epoch, carried=5)))
+    new = [Piece(base, 5, lease.turn, "msg_1", delta="zwei"), Piece(base, 9, lease.turn, "msg_1", delta=" drei")]
+    await hot.publish(ref, later.epoch, new)
+    feed.hear(Hint(ref.tenant, ref.id, base, new[-1].end))
+    await wait_until(lambda: feed.pieces(0)[-1].delta == " drei", description="the new attempt is shown")
+    assert "".join(piece.delta for piece in feed.pieces(0)) == "one zwei drei"
+    feed.close()
+
+
+async def test_a_log_that_answers_again_is_asked_again():
+    """A feed that could not read the log does not keep on failing its readers while there is a word of an open step."""
+    log, hot, ref = MemoryLog(MemoryDatabase()), MemoryHot(), session()
+    await log.join(Member("a", "a"), ttl=timedelta(minutes=1))
+    lease = await begin(log, ref, owner="a")
+    known = await log.load(ref)
+    assert known is not None
+    feed = Feed(ref, known, log, hot)
+    feed.failure = Unavailable("the log was away")
+    opened = Piece(known.head, 0, lease.turn, "msg_1", {"type": "message", "id": "msg_1"})
+    await hot.publish(ref, lease.epoch, [opened])
+    feed.hear(Hint(ref.tenant, ref.id, known.head, 1))
+    await wait_until(lambda: feed.pieces(0), description="the word is shown")
+    assert feed.failure is None
+    feed.close()
+
+
+async def test_a_reader_whose_place_was_erased_reads_on_in_the_log():
+    """The end of a deleted session is heard of behind a gap: whoever stands in the gap is not told that nothing came."""
+    database, hot, ref = MemoryDatabase(), MemoryHot(), session()
+    log = MemoryLog(database)
+    for words in "one", "two":
+        await accept(log, ref, words)
+    known = await log.load(ref)
+    assert known is not None
+    feed = Feed(ref, known, log, hot)
+    await accept(log, ref, "three")
+    feed.refresh()
+    await wait_until(lambda: feed.head == known.head + 1, description="the feed has an event at hand")
+    for _ in range(3):
+        await accept(log, ref, "more")
+    epoch = await delete(log, ref)
+    await log.erase(ref, epoch)
+    feed.refresh()
+    await wait_until(lambda: feed.head == known.head + 5, description="the feed has heard of the end")
+    found = {seq: feed.since(seq) for seq in range(known.head, feed.head)}
+    told = {seq: [event.type for event in events] for seq, events in found.items() if events is not None}
+    assert told == {feed.head - 1: ["session.deleted"]}
+    feed.close()

@@ -1,0 +1,31 @@
+"""The statement that every commit is, straight on libpq: whoever is cancelled in the middle of it leaves it usable."""
+
+import asyncio
+import contextlib
+
+import pytest
+
+from dalsegno.stores.postgres import PostgresLog
+from dalsegno.testing.conformance.acts import accept, history, session
+
+WORDS = ("before", "while it is prepared", "after", "and again")
+
+
+@pytest.mark.parametrize("rounds", range(1, 6))
+async def test_who_is_cancelled_while_it_is_prepared_leaves_the_connection_usable(database: str, rounds: int):
+    """P5: the next writes on that connection are written; those that were cancelled are there, or not, as a whole."""
+    log = await PostgresLog.open(database)
+    try:
+        await accept(log, session(), WORDS[0])
+        task = asyncio.create_task(accept(log, session(), WORDS[1]))
+        for _ in range(rounds):
+            await asyncio.sleep(0)
+        task.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await task
+        await accept(log, session(), WORDS[2])
+        await accept(log, session(), WORDS[3])
+        said = b"".join(event.data for event in await history(log, session()))
+        assert [said.count(f'"{words}"'.encode()) for words in WORDS if words != WORDS[1]] == [1, 1, 1]
+    finally:
+        await log.close()
