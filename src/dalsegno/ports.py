@@ -88,6 +88,11 @@ class Transactions(Protocol):
        `Unavailable`: run the tool again, once it is known that nothing was committed.
     """
 
+    @property
+    def alone(self) -> bool:
+        """Whether nobody else can write the log while a transaction is open."""
+        ...
+
     def transaction(self, ref: Ref, *, timeout: timedelta) -> AbstractAsyncContextManager[Transaction]:
         """Begin; leaving the context without `commit` undoes everything."""
         ...

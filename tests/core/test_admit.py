@@ -1,5 +1,6 @@
 """Admission: what a client says joins the log once, in order, or is refused and changes nothing (P1, P2, P3)."""
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -244,6 +245,15 @@ def test_cancel(turns, said: Cancel, expected):
     else:
         assert isinstance(decision, Write)
         assert [event.type for event in decision.events] == expected
+
+
+@pytest.mark.parametrize("said", [Cancel(), Message("more", on_busy="interrupt")])
+def test_a_rollback_is_not_taken_back(said: Input):
+    """A turn that was to be rolled back began to wait before it heard of it; whoever ends it now hides it, too."""
+    turn = msgspec.structs.replace(WAITING, cancel="rollback", hide=True)
+    decision = admitted(session_with(turn), said)
+    assert isinstance(decision, Write)
+    assert decision.session.hidden == (turn.first,)
 
 
 @given(st.text(max_size=20), st.text(max_size=20))

@@ -11,7 +11,7 @@ from dalsegno.core import codec
 from dalsegno.core.admit import Admission, admit
 from dalsegno.core.append import ELSEWHERE, Draft, Fenced, Keep, Refusal, Write, append
 from dalsegno.core.claim import claim, readopt, retake
-from dalsegno.core.event import Event, SessionCreated, SessionMoved, SessionSettled, SessionUpdated
+from dalsegno.core.event import Event, Origin, SessionCreated, SessionMoved, SessionSettled, SessionUpdated
 from dalsegno.core.input import Cancel, Message
 from dalsegno.core.lease import Lease
 from dalsegno.core.lifecycle import create, delete, replay, update
@@ -270,3 +270,12 @@ def test_the_two_events_are_as_documented():
     assert codec.encode(SessionMoved("B")) == b'{"to":"B"}'
     assert codec.encode(SessionSettled("A")) == b'{"from":"A"}'
     assert Draft(SessionMoved("B")).turn is None
+
+
+def test_a_fork_that_is_being_made_is_not_moved():
+    """It has its first event and nothing of its parent: whoever makes it goes on here, or it is dropped here."""
+    opening = SessionCreated(parent=Origin("01990000-0000-7000-8000-00000000aaaa", 5))
+    begun = create(None, None, 1, ref=REF, opening=opening)
+    assert isinstance(begun, Write)
+    decision = seal(begun.session, None, 2, to="B", when="now")
+    assert isinstance(decision, Refusal) and decision.code == "session_busy"

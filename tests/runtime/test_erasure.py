@@ -10,10 +10,11 @@ import pytest
 
 from dalsegno.agents.tool import tool
 from dalsegno.core.cursor import Cursor
+from dalsegno.core.event import Event
 from dalsegno.core.ids import turn_id
 from dalsegno.core.input import Message
 from dalsegno.core.lifecycle import delete as delete_it
-from dalsegno.core.lifecycle import half
+from dalsegno.core.lifecycle import drop, half
 from dalsegno.core.part import ToolCall
 from dalsegno.errors import Refused, Unavailable
 from dalsegno.ports import Ref
@@ -330,7 +331,30 @@ async def test_who_follows_while_it_is_deleted_is_told_so(lost: str):
         async with asyncio.timeout(10):
             frames = [frame async for frame in stream]
         await stream.aclose()
-        assert frames[-1].what.type == "session.deleted"
+        last = frames[-1].what
+        assert isinstance(last, Event) and last.type == "session.deleted"
+
+
+async def test_a_fork_that_was_given_up_as_half():
+    """Whoever copies for so long that the fork is dropped has what is copied afterwards erased again."""
+    async with fleet(agent, tuning=BY_HAND) as world:
+        ref = await talk(world)
+        one: Any = world.ones[0]
+        put = one.blobs.put
+
+        async def late(name: str, content: bytes) -> None:
+            fork = next(ref for ref, row in world.database.rows.items() if row.head == 1)
+            await one.warm.commit(fork, drop)
+            await one.replica.eraser.erase(fork)
+            one.blobs.put = put
+            await put(name, content)
+
+        one.blobs.put = late
+        with pytest.raises(Unavailable, match="given up"):
+            await one.service.fork(ref, at=None)
+        fork = next(ref for ref, row in world.database.rows.items() if row.deleted)
+        await one.replica.eraser.finish()
+        assert left(world, fork) == []
 
 
 async def test_a_fork_of_an_import_whose_original_is_gone():

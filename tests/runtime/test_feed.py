@@ -2,13 +2,13 @@
 
 from datetime import timedelta
 
-from dalsegno.core.event import TurnStarted
+from dalsegno.core.event import SessionUpdated, TurnStarted
 from dalsegno.core.stream import Piece
 from dalsegno.errors import Unavailable
 from dalsegno.ports import Hint, Member
 from dalsegno.runtime.hub import Feed
 from dalsegno.stores.memory import MemoryDatabase, MemoryHot, MemoryLog
-from dalsegno.testing.conformance.acts import accept, begin, delete, leased, session, work, written
+from dalsegno.testing.conformance.acts import accept, begin, change, delete, leased, session, work, written
 from tests.support import wait_until
 
 
@@ -63,7 +63,7 @@ async def test_a_log_that_answers_again_is_asked_again():
 
 
 async def test_a_reader_whose_place_was_erased_reads_on_in_the_log():
-    """The end of a deleted session is heard of behind a gap: whoever stands in the gap is not told that nothing came."""
+    """A deleted session's end is heard of behind a gap: whoever stands in the gap is not told that nothing came."""
     database, hot, ref = MemoryDatabase(), MemoryHot(), session()
     log = MemoryLog(database)
     for words in "one", "two":
@@ -83,4 +83,34 @@ async def test_a_reader_whose_place_was_erased_reads_on_in_the_log():
     found = {seq: feed.since(seq) for seq in range(known.head, feed.head)}
     told = {seq: [event.type for event in events] for seq, events in found.items() if events is not None}
     assert told == {feed.head - 1: ["session.deleted"]}
+    feed.close()
+
+
+async def test_words_of_a_step_that_began_later_are_looked_for_in_the_log_first():
+    """A hint of words tells of the log, too, where it names an event that is not known here."""
+    log, hot, ref = MemoryLog(MemoryDatabase()), MemoryHot(), session()
+    await log.join(Member("a", "a"), ttl=timedelta(minutes=1))
+    lease = await begin(log, ref, owner="a")
+    known = await log.load(ref)
+    assert known is not None
+    feed = Feed(ref, known, log, hot)
+    head = (await change(log, ref, SessionUpdated({"step": 2}))).head
+    await hot.publish(ref, lease.epoch, [Piece(head, 0, lease.turn, "msg_2", {"type": "message", "id": "msg_2"})])
+    feed.hear(Hint(ref.tenant, ref.id, head, 1))
+    await wait_until(lambda: feed.pieces(0), description="the step's first word is shown")
+    assert feed.head == head
+    feed.close()
+
+
+async def test_who_asked_for_the_log_gets_the_log():
+    """That words came meanwhile does not make less of it."""
+    log, hot, ref = MemoryLog(MemoryDatabase()), MemoryHot(), session()
+    await accept(log, ref, "one")
+    known = await log.load(ref)
+    assert known is not None
+    feed = Feed(ref, known, log, hot)
+    await accept(log, ref, "two")
+    feed.refresh("log")
+    feed.refresh("step")
+    await wait_until(lambda: feed.head == known.head + 1, description="the log is read")
     feed.close()

@@ -26,6 +26,7 @@ from dalsegno.runtime.removal import Plan, Removal
 from dalsegno.runtime.replica import Tuning
 from dalsegno.runtime.shelf import with_shelf
 from dalsegno.stores.memory import MemoryBlobs, MemoryDatabase, MemoryLog
+from dalsegno.testing.conformance.acts import admission, session, speak, written
 from tests.runtime.fleet import TENANT, Fleet, fleet
 from tests.runtime.test_takeover import Telling, crashing, text_of
 from tests.support import wait_until
@@ -238,6 +239,24 @@ async def test_a_replica_that_came_meanwhile_is_waited_for():
         await asyncio.wait_for(running, timeout=30)
         turn = await b.end_of(ref, receipt)
         assert (turn.status, turn.attempt) == ("completed", 1)
+
+
+async def test_what_is_said_before_the_seal_comes_along_with_its_key():
+    """P2: a message between the copier's look and its seal is moved, and so is what is known under its key."""
+    database = MemoryDatabase()
+    source, target, ref = MemoryLog(database), MemoryLog(MemoryDatabase()), session()
+    written(await speak(source, admission(ref, "hello", key="k1")))
+    commit = source.commit
+
+    async def late(*given: Any, **named: Any) -> Any:
+        written(await speak(MemoryLog(database), admission(ref, "and more", key="k2")))
+        return await commit(*given, **named)
+
+    source.commit = late  # type: ignore[method-assign]
+    report = await Mover(Route(source, target, "A", "B")).move(ref, when="idle")
+    assert report.what == "moved"
+    assert len(await source.keys(ref)) == 2
+    assert await target.keys(ref) == await source.keys(ref)
 
 
 async def test_p8_a_stream_is_cut_and_goes_on_there():

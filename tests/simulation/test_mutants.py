@@ -13,12 +13,13 @@ from dalsegno.core import append as core_append
 from dalsegno.core import claim as core_claim
 from dalsegno.core import context as core_context
 from dalsegno.core import effect as core_effect
-from dalsegno.core import frozen
+from dalsegno.core import frozen, lifecycle
 from dalsegno.core.admit import Admission, admit
-from dalsegno.core.append import Expect, Write, append
+from dalsegno.core.append import Expect, Keep, Write, append
 from dalsegno.core.cursor import Cursor
+from dalsegno.core.session import fold
 from dalsegno.core.step import Journal
-from dalsegno.runtime import contexts, hub, recorder, replica, steps, tools
+from dalsegno.runtime import archivist, contexts, eraser, hub, recorder, replica, service, steps, tools
 from dalsegno.runtime.decided import result_of
 from dalsegno.runtime.duty import Duty
 from dalsegno.runtime.handle import Turn
@@ -26,18 +27,26 @@ from dalsegno.runtime.service import Service
 from dalsegno.stores.memory import MemoryDatabase
 from dalsegno.stores.memory.hot import MemoryCache
 from dalsegno.stores.memory.log import MemoryTransaction
-from dalsegno.testing.world.world import run_seed
+from dalsegno.testing.world.world import comings_and_goings, run_seed, troubles
+from tests.simulation.small import make_much_of_little
 
-WORLDS_MOST = 400
+WORLDS_MOST = 800
 Mutate = Callable[[pytest.MonkeyPatch], None]
 replace = msgspec.structs.replace
 MUTANTS: dict[str, Mutate] = {}
+COMING_AND_GOING: set[str] = set()
 
 
 def mutant(mutate: Mutate) -> Mutate:
     """One more; its docstring says what it takes out."""
     MUTANTS[mutate.__name__] = mutate
     return mutate
+
+
+def mutant_of_tiers(mutate: Mutate) -> Mutate:
+    """One more, for worlds where sessions are archived and swept all the time."""
+    COMING_AND_GOING.add(mutate.__name__)
+    return mutant(mutate)
 
 
 @mutant
@@ -320,12 +329,99 @@ def what_is_near_is_taken_for_the_whole(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(contexts.Contexts, "_nearby", whole)
 
 
+@mutant
+def a_deletion_under_the_old_epoch(patch: pytest.MonkeyPatch) -> None:
+    """Whoever ran the session may still publish to its stream."""
+    real = lifecycle.delete
+
+    def tame(session: Any, known: Any, now: int) -> Any:
+        decision = real(session, known, now)
+        if not isinstance(decision, Write):
+            return decision
+        return replace(decision, session=replace(decision.session, epoch=session.epoch))
+
+    patch.setattr(service, "delete", tame)
+
+
+@mutant
+def a_deletion_is_left_to_who_was_asked(patch: pytest.MonkeyPatch) -> None:
+    """Nobody finishes an erasure that was broken off."""
+
+    async def nothing(self: Any) -> None:
+        return None
+
+    patch.setattr(eraser.Eraser, "finish", nothing)
+
+
+@mutant
+def a_fork_keeps_its_turns_open(patch: pytest.MonkeyPatch) -> None:
+    """What is open where the fork begins is not cancelled."""
+    real = lifecycle.replay
+
+    def keep(session: Any, known: Any, now: int, *, ref: Any, events: Any, by: str) -> Any:
+        decision = real(session, known, now, ref=ref, events=events, by=by)
+        if not isinstance(decision, Write):
+            return decision
+        head = 0 if session is None else session.head
+        made = fold(ref.id, ref.tenant, events)
+        return Write(made, tuple(events[head:]), made)
+
+    patch.setattr(service, "replay", keep)
+
+
+@mutant
+def a_fork_has_its_parents_artifacts(patch: pytest.MonkeyPatch) -> None:
+    """A fork's log points to what goes with its parent."""
+    real = lifecycle.moved_event
+    patch.setattr(service, "moved_event", lambda event, target, first: real(event, target, first) if first else event)
+
+
+@mutant
+def half_a_fork_stays(patch: pytest.MonkeyPatch) -> None:
+    """Nobody looks for forks whose maker died."""
+    patch.setattr(archivist, "half", lambda session: False)
+
+
+@mutant_of_tiers
+def half_a_fork_is_not_on_record(patch: pytest.MonkeyPatch) -> None:
+    """Artifacts are copied for a session that nobody knows of yet."""
+    real = service.Service._write
+
+    async def unknown(self: Any, ref: Any, decide: Any) -> Any:
+        begun = getattr(decide, "keywords", {})
+        if begun.get("by") == "fork" and len(begun["events"]) == 1:
+            return None
+        return await real(self, ref, decide)
+
+    patch.setattr(service.Service, "_write", unknown)
+
+
+@mutant_of_tiers
+def what_is_half_erased_is_read(patch: pytest.MonkeyPatch) -> None:
+    """Whoever reads a session while it is erased is given what is left."""
+
+    async def read(self: Any, ref: Any, *, after: int, limit: int) -> Any:
+        return await self._warm.read(ref, after=after, limit=limit)
+
+    patch.setattr(service.Service, "_read", read)
+
+
+@mutant_of_tiers
+def a_sweep_without_an_epoch(patch: pytest.MonkeyPatch) -> None:
+    """What no log points to is removed, although somebody who came meanwhile may be about to."""
+    patch.setattr(archivist, "fence", lambda session, known, now, *, seen: Keep(None if session.deleted else session))
+    patch.setattr(archivist, "unwanted", lambda names, *, epoch, wanted: [name for name in names if name not in wanted])
+
+
 @pytest.mark.parametrize("name", list(MUTANTS))
 def test_a_mutant_is_caught(name: str, monkeypatch: pytest.MonkeyPatch):
     """Without the mechanism that the mutant takes out, a promise is broken in one of the first worlds."""
+    if name in COMING_AND_GOING:
+        make_much_of_little(monkeypatch)
+    story = comings_and_goings if name in COMING_AND_GOING else troubles
     MUTANTS[name](monkeypatch)
     for seed in range(WORLDS_MOST):
-        if run_seed(seed).broken:
+        if run_seed(seed, story).broken:
             return
     pytest.fail(f"{WORLDS_MOST} worlds did not notice: {MUTANTS[name].__doc__}")
 

@@ -10,18 +10,16 @@ import subprocess
 import sys
 from collections import Counter
 
-import msgspec
 import pytest
 
-from dalsegno.testing.world import fleet
 from dalsegno.testing.world.errands import DONE
 from dalsegno.testing.world.trouble import FAULTS_LEAST, KINDS
 from dalsegno.testing.world.weather import CRASH_POINTS
 from dalsegno.testing.world.world import Verdict, comings_and_goings, run_seed
 from tests.acceptance.sizes import size
+from tests.simulation.small import make_much_of_little
 
 CHUNKS = 2
-FEW_WORDS_BYTES = 8
 WORLDS = int(os.environ.get("WORLDS") or size(2_000, 100_000))
 FIRST = int(os.environ.get("FIRST", "0"))
 
@@ -61,9 +59,9 @@ def _problems(verdict: Verdict) -> list[str]:
 @pytest.mark.timeout(max(240, WORLDS // 2))
 def test_every_promise_holds_where_sessions_come_and_go(monkeypatch: pytest.MonkeyPatch):
     """P1, P8 and P9 also where sessions are archived and swept all the time, by replicas that die while they do so, and
-    where a few words are a large text.
+    where a few words are a large text; P9 and P11 where they are deleted and copied meanwhile.
     """
-    monkeypatch.setattr(fleet, "TUNING", msgspec.structs.replace(fleet.TUNING, inline_max_bytes=FEW_WORDS_BYTES))
+    make_much_of_little(monkeypatch)
     done = Counter[str]()
     failures: list[str] = []
     for seed in range(FIRST, FIRST + WORLDS // 10):

@@ -14,6 +14,7 @@ import psycopg
 import pytest
 from psycopg import errors, sql
 
+from dalsegno.core.append import Keep
 from dalsegno.errors import TookTooLong, Unavailable
 from dalsegno.stores.postgres import PostgresLog
 from dalsegno.stores.postgres.failure import translated, unreachable
@@ -211,6 +212,23 @@ async def test_a_tool_is_not_blamed_for_the_server(server: Postgres, log: Postgr
 async def _works(log: PostgresLog) -> None:
     async with log.transaction(session(), timeout=timedelta(seconds=10)) as transaction:
         assert await transaction.execute("SELECT 1") == [(1,)]
+
+
+async def test_a_replica_that_stops_while_its_tool_commits_holds_nobody_up_for_long(database: str, log: PostgresLog):
+    """P5: "after its host vanishes, within the lease time to live + 2 s", though its tool has minutes: the session that
+    it has locked is the others' again.
+    """
+    await accept(log, session())
+
+    def stopped(*_: object) -> Keep[None]:
+        with psycopg.connect(database) as other:
+            other.execute("SET lock_timeout = '5s'")
+            other.execute("SELECT FROM dalsegno_session FOR UPDATE")
+        return Keep(None)
+
+    async with log.transaction(session(), timeout=timedelta(minutes=5)) as transaction:
+        await transaction.commit(stopped)
+    await _works(log)
 
 
 async def test_a_tool_s_connection_follows_the_primary(

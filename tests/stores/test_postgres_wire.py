@@ -2,10 +2,13 @@
 
 import asyncio
 import contextlib
+from typing import cast
 
 import pytest
 
 from dalsegno.stores.postgres import PostgresLog
+from dalsegno.stores.postgres.rows import Change
+from dalsegno.stores.postgres.writer import Writer
 from dalsegno.testing.conformance.acts import accept, history, session
 
 WORDS = ("before", "while it is prepared", "after", "and again")
@@ -27,5 +30,24 @@ async def test_who_is_cancelled_while_it_is_prepared_leaves_the_connection_usabl
         await accept(log, session(), WORDS[3])
         said = b"".join(event.data for event in await history(log, session()))
         assert [said.count(f'"{words}"'.encode()) for words in WORDS if words != WORDS[1]] == [1, 1, 1]
+    finally:
+        await log.close()
+
+
+async def test_whatever_goes_wrong_with_one_of_many_is_told_to_who_waits(
+    database: str, monkeypatch: pytest.MonkeyPatch
+):
+    """P5: a defect of ours in one commit leaves nobody waiting for ever."""
+
+    async def broken(writer: Writer, change: Change) -> bool:
+        raise ValueError("a defect")
+
+    log = await PostgresLog.open(database)
+    try:
+        monkeypatch.setattr(Writer, "_send_one", broken)
+        future: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
+        with contextlib.suppress(ValueError):
+            await log._sessions._writer._one_by_one([(cast(Change, None), future)])
+        assert isinstance(future.exception(), ValueError)
     finally:
         await log.close()

@@ -128,7 +128,7 @@ def _stop(turn: OpenTurn, said: Cancel, by: str, *, key: str | None) -> list[Dra
     heard = Draft(TurnInput(said, key), turn.first)
     if turn.state == "running":
         return [heard]
-    return [heard, Draft(TurnCancelled(by=by, hidden=said.hide), turn.first)]
+    return [heard, Draft(TurnCancelled(by=by, hidden=said.hide or turn.hide), turn.first)]
 
 
 def _decision(session: Session, said: Approval | ToolResult, key: str | None) -> list[Draft] | Refusal:

@@ -16,6 +16,7 @@ import msgspec
 from dalsegno.core import codec
 from dalsegno.core.append import ELSEWHERE, Decide, Decision, Draft, Keep, Known, Refusal, Write, record
 from dalsegno.core.event import Event, SessionCreated, SessionDeleted, SessionMoved, SessionSettled
+from dalsegno.core.lifecycle import half
 from dalsegno.core.session import Session, fold, replace
 from dalsegno.errors import Unavailable, Unreadable
 
@@ -52,8 +53,8 @@ def seal(session: Session | None, known: Known | None, now: int, *, to: str, whe
     """
     if session is None or session.deleted or session.moved:
         return Keep(session)
-    if session.owner is not None and when == "idle":
-        return Refusal("session_busy", "its turn is running")
+    if half(session) or (session.owner is not None and when == "idle"):
+        return Refusal("session_busy", "its turn is running, or it is a fork that is being made")
     made, events = record(session, [Draft(SessionMoved(to))], now)
     turn = made.running
     if turn is not None and turn.state == "running" and session.owner is not None:

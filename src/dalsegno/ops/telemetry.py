@@ -189,6 +189,10 @@ class CountedTransactions(CountedWarm):
         super().__init__(inner, figures)
         self._transactions = transactions
 
+    @property
+    def alone(self) -> bool:
+        return self._transactions.alone
+
     def transaction(self, ref: Ref, *, timeout: timedelta) -> AbstractAsyncContextManager[Transaction]:
         return self._transactions.transaction(ref, timeout=timeout)
 

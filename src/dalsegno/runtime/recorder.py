@@ -5,7 +5,8 @@ the agent's next real pause, so that an answer and the turn's end are one commit
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import asynccontextmanager
 from functools import partial
 
 import msgspec
@@ -60,6 +61,9 @@ class Recorder:
         self._doubt = tiers.doubt
         self._closing = tiers.closing
         self._lock = asyncio.Lock()
+        self._shut_out = 0
+        """How many transactions of this turn's tools let nobody else write."""
+        self._let_in = asyncio.Event()
         self._queue: list[Draft] = []
         self._unsure: Sequence[Draft] | None = None
         self._last_before = 0
@@ -126,20 +130,42 @@ class Recorder:
         last_word = list(drafts) if then != "hold" else []
         if not last_word:
             self._queue.extend(drafts)
+        while True:
+            if self._shut_out:
+                await self._let_in.wait()
+            async with self._lock:
+                if not self._shut_out:
+                    return await self._append(last_word, then, seen)
+
+    async def _append(self, last_word: Sequence[Draft], then: Then, seen: int | None) -> Appended | None:
+        await self._take_up()
+        if then == "hold" and not self._queue:
+            return Appended(self.session, self.lease, ())
+        batch, self._queue, before = [*self._queue, *last_word], [], self.last
+        try:
+            appended = await self._write(batch, then, seen)
+        except asyncio.CancelledError:
+            self._unsure, self._last_before = batch, before
+            raise
+        if appended is None:
+            self._queue = batch[: len(batch) - len(last_word)]
+            self._stale = True
+        return appended
+
+    @asynccontextmanager
+    async def shut_out(self) -> AsyncIterator[None]:
+        """A tool's transaction is open that lets nobody else write, and that ends with `append_with`: what is recorded
+        beside it waits before it takes the pen, and not with it.
+        """
         async with self._lock:
-            await self._take_up()
-            if then == "hold" and not self._queue:
-                return Appended(self.session, self.lease, ())
-            batch, self._queue, before = self._queue + last_word, [], self.last
-            try:
-                appended = await self._write(batch, then, seen)
-            except asyncio.CancelledError:
-                self._unsure, self._last_before = batch, before
-                raise
-            if appended is None:
-                self._queue = batch[: len(batch) - len(last_word)]
-                self._stale = True
-            return appended
+            self._shut_out += 1
+            self._let_in.clear()
+        try:
+            yield
+        finally:
+            self._shut_out -= 1
+            if not self._shut_out:
+                self._let_in.set()
 
     async def append_with(self, commit: TheirCommit, draft: Draft) -> None:
         """Write a draft through a commit of the caller's own, once: a tool's transaction. Raises `Unavailable`."""

@@ -12,7 +12,7 @@ from functools import partial
 import msgspec
 
 from dalsegno.core.admit import Admission, Admitted, admit
-from dalsegno.core.append import Appended, Decision, Draft, Known, append
+from dalsegno.core.append import Appended, Decision, Draft, Known, Write, append
 from dalsegno.core.claim import ATTEMPTS_MAX, Claimed, readopt, retake
 from dalsegno.core.event import Event, TurnError, TurnFailed
 from dalsegno.core.frozen import WORTH_EVENTS

@@ -107,8 +107,13 @@ class Service:
         if own:
             # What is copied before its log is written is found again by this, should we die half-way.
             await self._write(fork, partial(replay, ref=fork, events=moved[:1], by="fork"))
+        try:
             await self._copy_artifacts(ref, fork, own.values())
-        return await self._begin(fork, partial(replay, ref=fork, events=moved, by="fork"))
+            return await self._begin(fork, partial(replay, ref=fork, events=moved, by="fork"))
+        except Unavailable:
+            # Perhaps it took so long that it was given up, and erased before all of this was put.
+            await self._replica.eraser.again(fork, closing=lambda: True)
+            raise
 
     async def restore(self, tenant: str, events: Sequence[Event], *, id: str | None = None) -> Session:
         """A session from an export. Turns that were open in it are cancelled: their replica is elsewhere."""

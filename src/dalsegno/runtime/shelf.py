@@ -158,6 +158,10 @@ class TransactionalShelf(Shelf):
         super().__init__(inner, blobs)
         self._transactions = transactions
 
+    @property
+    def alone(self) -> bool:
+        return self._transactions.alone
+
     def transaction(self, ref: Ref, *, timeout: timedelta) -> AbstractAsyncContextManager[Transaction]:
         return self._transactions.transaction(ref, timeout=timeout)
 

@@ -7,6 +7,7 @@ that outlives its own time is told so.
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
+from contextlib import AsyncExitStack
 from datetime import timedelta
 from functools import partial
 from itertools import chain, repeat
@@ -94,8 +95,12 @@ class Transactor:
         return None
 
     async def _once(self, tool: Tool, call: Call) -> Outcome | None:
-        limit = timedelta(seconds=tool.timeout_seconds)
-        async with self._store.transaction(self._recorder.ref, timeout=limit) as inner:
+        async with AsyncExitStack() as stack:
+            if self._store.alone:
+                await stack.enter_async_context(self._recorder.shut_out())
+            limit = timedelta(seconds=tool.timeout_seconds)
+            opening = self._store.transaction(self._recorder.ref, timeout=limit)
+            inner = await stack.enter_async_context(opening)
             watched = Watched(inner)
             made = await outcome_of(tool, replace(call, transaction=watched))
             if watched.broken is not None:

@@ -142,6 +142,10 @@ class MemoryLog:
         self._stop_beating()
         self._closed = True
 
+    @property
+    def alone(self) -> bool:
+        return False
+
     @asynccontextmanager
     async def transaction(self, ref: Ref, *, timeout: timedelta) -> AsyncIterator[Transaction]:
         """The scratch table of the database, for one transaction at a time; see `MemoryTransaction`."""

@@ -107,6 +107,11 @@ class PostgresLog:
         """See port `Fleet`."""
         await self._fleet.leave()
 
+    @property
+    def alone(self) -> bool:
+        """See port `Transactions`."""
+        return False
+
     def transaction(self, ref: Ref, *, timeout: timedelta) -> AbstractAsyncContextManager[Transaction]:
         """See port `Transactions`."""
         return self._tools.transaction(ref, timeout=timeout)

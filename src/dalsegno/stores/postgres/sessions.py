@@ -70,7 +70,7 @@ class Sessions:
         row = await (await cursor.execute(self._sql["session_lock"], name)).fetchone()
         kept = known = None
         if row is not None:
-            *found, now = row
+            *found, now, _ = row
             self.clock.hear(now)
             kept = await self._kept(cursor, ref, tuple(found))
             if digest is not None:

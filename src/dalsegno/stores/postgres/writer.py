@@ -112,6 +112,9 @@ class Writer:
                 future.set_result(await self._send_one(change))
             except DalsegnoError as error:
                 future.set_exception(error)
+            except BaseException as error:
+                _fail([(change, future)], error)
+                raise
 
         await asyncio.gather(*(alone(*waiting) for waiting in together))
 

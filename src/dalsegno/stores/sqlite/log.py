@@ -118,6 +118,11 @@ class SqliteLog:
         """See port `Fleet`."""
         await self._fleet.leave()
 
+    @property
+    def alone(self) -> bool:
+        """See port `Transactions`."""
+        return True
+
     def transaction(self, ref: Ref, *, timeout: timedelta) -> AbstractAsyncContextManager[Transaction]:
         """See port `Transactions`."""
         return transaction(self._path, ref, timeout=timeout)

@@ -15,10 +15,11 @@ from dalsegno.testing.world.world import run_seed
 @click.option("--quiet", is_flag=True, help="No trace.")
 def main(seed: int, count: int, quiet: bool) -> None:
     """Run simulated worlds and say which promises were broken."""
-    started, happened, failed = time.perf_counter(), Counter[str](), 0
+    started, happened, done, failed = time.perf_counter(), Counter[str](), Counter[str](), 0
     for number in range(seed, seed + count):
         verdict = run_seed(number)
         happened += verdict.happened
+        done += verdict.done
         if count == 1 and not quiet:
             for line in verdict.lines:
                 click.echo("  ".join(str(part) for part in line))
@@ -29,7 +30,7 @@ def main(seed: int, count: int, quiet: bool) -> None:
     click.echo(
         f"{count} worlds, {failed} broken, {sum(happened.values())} faults, {count / seconds:.1f} worlds a second"
     )
-    for kind, times in sorted(happened.items()):
+    for kind, times in (*sorted(happened.items()), *sorted(done.items())):
         click.echo(f"  {times:6d} {kind}")
     sys.exit(1 if failed else 0)
 

@@ -14,7 +14,7 @@ import msgspec
 
 from dalsegno.core.event import Event
 from dalsegno.core.lifecycle import missing_text
-from dalsegno.errors import Refused, Unavailable
+from dalsegno.errors import Refused, Unavailable, Unreadable
 from dalsegno.ports import Ref
 from dalsegno.runtime.service import Service
 from dalsegno.testing.world.fleet import ConnectionLost, Tiers
@@ -58,6 +58,7 @@ class Errands:
                 continue
             match errand:
                 case "delete":
+                    await self._in_the_middle(ref)
                     await self.delete(ref)
                 case "both":
                     await asyncio.gather(self.fork(ref, at=None), self.copy(ref), self.delete(ref))
@@ -73,6 +74,19 @@ class Errands:
         await self._ask(ref, lambda service: service.delete(ref))
         town.gone[ref] = self._tiers.weather.clock()
         self._tiers.weather.did("deleted", ref)
+
+    async def _in_the_middle(self, ref: Ref) -> None:
+        """Wait a moment for somebody to work on it, and have them paused: they do not hear of what comes now."""
+        loop, rows = self._tiers.loop, self._tiers.database.rows
+        for _ in range(100):
+            step = self._tiers.cache.find(ref)
+            working = [host for host in self._town.hosts if host.up and host.process.incarnation == rows[ref].owner]
+            if working and step is not None and step.pieces:
+                self._tiers.weather.count("short pause")
+                working[0].stop()
+                loop.call_later(0.2 + self._chance.random(), loop.resume, working[0].process)
+                return
+            await asyncio.sleep(0.02)
 
     async def fork(self, ref: Ref, *, at: int | None) -> None:
         """Fork it as it is, or at any event. Asked again, that is another fork."""
@@ -123,6 +137,9 @@ class Errands:
                     raise
                 if ref not in self._town.doomed:
                     self._town.watch.breaks(f"session {ref.id} was not found")
+                return None
+            except Unreadable as error:
+                self._town.watch.breaks(f"session {ref.id}: {error}")
                 return None
             except (ConnectionLost, Unavailable):
                 await asyncio.sleep(0.05 + 0.2 * self._chance.random())

@@ -168,6 +168,10 @@ class FaultyLog:
     async def close(self) -> None:
         return await self._inner.close()
 
+    @property
+    def alone(self) -> bool:
+        return self._inner.alone
+
     @asynccontextmanager
     async def transaction(self, ref: Ref, *, timeout: timedelta) -> AsyncIterator[Transaction]:
         """A transaction is the server's: when its client dies or is silent, the server undoes it."""

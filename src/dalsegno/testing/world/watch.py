@@ -77,6 +77,7 @@ class Watch:
         self.written: dict[Ref, list[Event]] = {}
         """All that was ever written to each session, erased or not."""
         self._fences: dict[Ref, int] = {}
+        self._silenced: set[Ref] = set()
         database.on_write = self._on_write
         database.on_move = lambda ref, where: weather.did(where, ref)
 
@@ -152,10 +153,16 @@ class Watch:
         if epoch < newest:
             self.breaks(f"session {ref.id}: {what} under epoch {epoch}, after {newest} was seen")
         self._fences[ref] = max(newest, epoch)
+        if what == "publish" and ref in self._silenced:
+            self.breaks(f"session {ref.id} is deleted, and readers were shown more of its open step")
+        row = self.database.rows.get(ref)
+        if what == "fence" and row is not None and row.deleted:
+            self._silenced.add(ref)
 
     def on_flush(self) -> None:
         """The hot tier forgot everything, its fences included; that is allowed (P10)."""
         self._fences.clear()
+        self._silenced.clear()
 
     def _on_write(self, ref: Ref, before: StoredSession | None, write: Write[object]) -> None:
         process, after = here(), write.session

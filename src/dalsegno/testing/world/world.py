@@ -46,7 +46,8 @@ LEADS_TO = {
 
 
 class Verdict(msgspec.Struct):
-    """What came of a seed. `trace` is a hash over everything that happened, in order."""
+    """What came of a seed. `trace` is a hash over everything that happened, in order; `done` counts what
+    somebody did with whole sessions."""
 
     seed: int
     broken: list[str]
