@@ -123,7 +123,7 @@ async def test_hostile_requests_break_nothing(serving: Serving):
     acknowledged": what SQLite stores, PostgreSQL stores as well (a zero byte, say), or is never asked to.
     """
     async with serving(replicas=1) as fleet:
-        await survive_shots(fleet, stack_size(200, 1000, 50_000))
+        await survive_shots(fleet, stack_size(150, 1000, 50_000))
 
 
 async def test_the_database_crashes_under_load(stack: Stack, serving: Serving, ledger: Ledger, database: str):

@@ -143,6 +143,31 @@ async def test_who_cannot_connect_has_applied_nothing(proxy: FaultProxy, wired: 
     await accept(wired, session())
 
 
+async def test_a_claim_that_stops_in_the_middle_keeps_its_sessions_from_nobody_for_long(
+    database: str, log: PostgresLog
+):
+    """P5: whoever stopped between reading what it may claim and writing that lets go within two seconds."""
+    await log.join(Member("other", "other"), ttl=timedelta(minutes=1))
+    other = await PostgresLog.open(database)
+    await other.join(Member("stopped", "stopped"), ttl=timedelta(minutes=1))
+    await accept(log, session())
+    connection = await other._connections.take()
+    await connection.execute("BEGIN")
+    claim = other._sessions._sql["session_claim"]
+    found = await (await connection.execute(claim, {"owner": "stopped", "limit": 1, "chances": 1})).fetchall()
+    assert len(found) == 1
+    assert await log.claim("other", limit=1) == []
+    began = asyncio.get_running_loop().time()
+
+    async def claimed() -> bool:
+        return len(await log.claim("other", limit=1)) == 1
+
+    await wait_until(claimed, description="the session is free again", timeout=8)
+    assert asyncio.get_running_loop().time() - began < 5
+    await other._connections.give(connection)
+    await other.close()
+
+
 async def test_idle_connections_that_died_are_not_used(server: Postgres, database: str, log: PostgresLog):
     """Nobody is told `unknown` because a connection was ended while nobody used it."""
     await asyncio.gather(*(accept(log, session(number)) for number in range(4)))

@@ -11,6 +11,10 @@ from dalsegno.errors import ConfigError
 
 STATEMENT_SECONDS = 10
 LOCK_SECONDS = 2
+IDLE_SECONDS = 2
+"""How long a transaction of ours may think. One of a replica that stopped or vanished keeps its rows no longer; the
+transactions of tools have a limit of their own.
+"""
 CONNECT_SECONDS = 5
 SILENCE_SECONDS = 10
 ANSWER_SECONDS = STATEMENT_SECONDS + 2
@@ -32,7 +36,7 @@ CONNECTION: Mapping[str, str] = {
 SETTINGS = {
     "statement_timeout": f"{STATEMENT_SECONDS}s",
     "lock_timeout": f"{LOCK_SECONDS}s",
-    "idle_in_transaction_session_timeout": f"{STATEMENT_SECONDS}s",
+    "idle_in_transaction_session_timeout": f"{IDLE_SECONDS}s",
     "client_connection_check_interval": "1s",
     "enable_seqscan": "off",
     "enable_hashjoin": "off",

@@ -90,6 +90,7 @@ class Sweep:
                 await reader
         except (TimeoutError, Broken) as error:
             world.watch.breaks(f"the reader did not get to the end: {error!r}")
+        await world.tidy()
 
     def _crash(self, world: World, process: Process) -> None:
         for host in world.hosts:

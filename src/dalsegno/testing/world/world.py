@@ -101,6 +101,16 @@ class World:
                 self._say_what_is_stuck()
                 return
 
+    async def tidy(self) -> None:
+        """Whatever a crash left in the cold tier, and half a fork, goes when somebody looks; nothing else does."""
+        for host in self.hosts:
+            await host.rest()
+        for _ in range(TIDY_MOST):
+            if not list(left_over(self.watch)):
+                return
+            await self.hosts[0].tidy()
+            await self.quiet()
+
     async def _tell(self, story: Callable[["World"], Coroutine[Any, Any, None]]) -> None:
         self.hosts += [Host(name, self.tiers, self.stage, self.watch) for name in HOSTS]
         await story(self)
@@ -189,7 +199,7 @@ class Story:
                 await asyncio.gather(*(person.read() for person in copies))
         except TimeoutError:
             watch.breaks("somebody waits for ever for the rest of a stream or for an answer")
-        await self._tidy()
+        await world.tidy()
 
     async def _still_serves(self, person: Person) -> None:
         """The liveness floor: after all that, each session still answers; for one that was deleted, a new one."""
@@ -231,16 +241,6 @@ class Story:
                         continue
                     answer = refused
                 self.world.watch.breaks(f"session {ref.id} is deleted, and {host.name} answers {answer!r}")
-
-    async def _tidy(self) -> None:
-        """Whatever a crash left in the cold tier, and half a fork, goes when somebody looks; nothing else does."""
-        for host in self.world.hosts:
-            await host.rest()
-        for _ in range(TIDY_MOST):
-            if not list(left_over(self.world.watch)):
-                return
-            await self.world.hosts[0].tidy()
-            await self.world.quiet()
 
 
 async def troubles(world: World) -> None:
