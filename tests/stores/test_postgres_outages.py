@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import os
 import subprocess
+import tempfile
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from datetime import timedelta
 from pathlib import Path
@@ -139,27 +140,27 @@ async def test_connections_that_others_have_taken(server: Postgres, database: st
 
 
 @pytest.fixture
-def small(server: Postgres, tmp_path: Path) -> Iterator[tuple[str, Path]]:
+def small(server: Postgres) -> Iterator[tuple[str, Path]]:
     """A database on a small disk, and that disk."""
-    folder = tmp_path / "small"
-    folder.mkdir()
-    made = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=16m", "none", folder], capture_output=True, check=False)
-    if made.returncode != 0:
-        pytest.skip(f"a small tmpfs cannot be mounted here: {made.stderr.decode().strip()}")
-    try:
-        for above in folder.parents[:3]:
-            above.chmod(0o755)
-        owner = os.stat(f"/proc/{server.pid}").st_uid
-        os.chown(folder, owner, owner)
-        with psycopg.connect(server.url(), autocommit=True) as raw:
-            raw.execute(sql.SQL("CREATE TABLESPACE small LOCATION {}").format(sql.Literal(str(folder))))
-            raw.execute("CREATE DATABASE small TABLESPACE small")
-        yield server.url("small"), folder
-        server.drop(server.url("small"))
-        with psycopg.connect(server.url(), autocommit=True) as raw:
-            raw.execute("DROP TABLESPACE small")
-    finally:
-        subprocess.run(["umount", "-l", folder], check=True)
+    with tempfile.TemporaryDirectory(prefix="dalsegno-small-") as name:
+        # Not below pytest's own folder, which the server's user may not enter.
+        folder = Path(name)
+        size = ["mount", "-t", "tmpfs", "-o", "size=16m", "none", name]
+        made = subprocess.run(size, capture_output=True, check=False)
+        if made.returncode != 0:
+            pytest.skip(f"a small tmpfs cannot be mounted here: {made.stderr.decode().strip()}")
+        try:
+            owner = os.stat(f"/proc/{server.pid}").st_uid
+            os.chown(folder, owner, owner)
+            with psycopg.connect(server.url(), autocommit=True) as raw:
+                raw.execute(sql.SQL("CREATE TABLESPACE small LOCATION {}").format(sql.Literal(name)))
+                raw.execute("CREATE DATABASE small TABLESPACE small")
+            yield server.url("small"), folder
+            server.drop(server.url("small"))
+            with psycopg.connect(server.url(), autocommit=True) as raw:
+                raw.execute("DROP TABLESPACE small")
+        finally:
+            subprocess.run(["umount", "-l", name], check=True)
 
 
 async def test_a_server_whose_disk_is_full(small: tuple[str, Path]):
