@@ -8,7 +8,7 @@ import asyncio
 import os
 import sys
 
-from bench import disk, opening, postgres, stack, start, streams, takeover, turns
+from bench import disk, frameworks, opening, postgres, stack, start, streams, takeover, turns
 from bench.peers import report as peers
 from bench.peers.measure import RELEASE, Sizes, compare
 from bench.peers.roster import ROSTER
@@ -18,6 +18,7 @@ PARTS = {
     "turns": turns,
     "disk": disk,
     "postgres": postgres,
+    "frameworks": frameworks,
     "open": opening,
     "stack": stack,
     "streams": streams,

@@ -53,8 +53,8 @@ async def _one_session(server: Postgres) -> list[Figure]:
                     seconds.append(time.perf_counter() - begin)
                 await world.check(ref, turns=TURNS)
         ours.append(seconds)
-        async with _raw(server.database(), connections=1, sessions=1) as (write, (session,)):
-            theirs.append(await _turns(write, session, TURNS))
+        async with raw(server.database(), connections=1, sessions=1) as (write, (session,)):
+            theirs.append(await raw_turns(write, session, TURNS))
     typical = median_ms([s for run in ours for s in run[20:]])
     limit = median_ms([s for run in theirs for s in run[20:]])
     early, late = (median_ms([s for run in ours for s in run[at - 5 : at + 5]]) for at in (10, 500))
@@ -84,14 +84,14 @@ async def _many_sessions(server: Postgres) -> list[Figure]:
                 for ref in refs:
                     await world.check(ref, turns=MANY_TURNS)
         sizes.append((await _bytes(url) - empty) / MANY / MANY_TURNS)
-        async with _raw(server.database(), connections=CONNECTIONS, sessions=MANY) as (write, sessions):
+        async with raw(server.database(), connections=CONNECTIONS, sessions=MANY) as (write, sessions):
             begin = time.perf_counter()
-            await asyncio.gather(*(_turns(write, session, MANY_TURNS) for session in sessions))
+            await asyncio.gather(*(raw_turns(write, session, MANY_TURNS) for session in sessions))
             theirs.append(MANY * MANY_TURNS / (time.perf_counter() - begin))
     value, limit, size = statistics.median(ours), statistics.median(theirs), statistics.median(sizes)
-    raw = f"psycopg, {CONNECTIONS} connections"
+    client = f"psycopg, {CONNECTIONS} connections"
     return [
-        Figure("64 sessions in one process, PostgreSQL", value, "turns/s", limit, 0.6, raw, at_least=True),
+        Figure("64 sessions in one process, PostgreSQL", value, "turns/s", limit, 0.6, client, at_least=True),
         Figure("bytes in PostgreSQL per turn, 64 sessions", size, "B", CONTENT_BYTES, 1.5, "content"),
     ]
 
@@ -106,7 +106,7 @@ async def _bytes(url: str) -> float:
         return float(row[0])
 
 
-async def _turns(write: Write, session: int, turns: int) -> list[float]:
+async def raw_turns(write: Write, session: int, turns: int) -> list[float]:
     seconds, head = [], 0
     for _ in range(turns):
         begin = time.perf_counter()
@@ -118,7 +118,7 @@ async def _turns(write: Write, session: int, turns: int) -> list[float]:
 
 
 @asynccontextmanager
-async def _raw(url: str, *, connections: int, sessions: int) -> AsyncIterator[tuple[Write, list[int]]]:
+async def raw(url: str, *, connections: int, sessions: int) -> AsyncIterator[tuple[Write, list[int]]]:
     """One statement a commit, with the fewest parameters that do it: row, events and key under the row's condition."""
     await (await open_warm(url)).close()
     idle: asyncio.LifoQueue[psycopg.AsyncCursor] = asyncio.LifoQueue()

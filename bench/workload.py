@@ -88,6 +88,11 @@ class Bench:
         expected = 1 + EVENTS_PER_TURN * turns
         notes = (session.head - expected) if session.summary else 0
         assert session.head - notes == expected, f"{session.head} events after {turns} turns"
+        await self.check_end(ref)
+
+    async def check_end(self, ref: Ref) -> None:
+        """The last turn completed."""
+        session = await self.service.get(ref)
         last = await self.service.events(ref, after=session.head - 1, limit=1)
         assert last[0].type == "turn.completed", last
 

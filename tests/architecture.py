@@ -34,7 +34,14 @@ MAY_CATCH_EVERYTHING: dict[str, str] = {
     "http/app.py": "whatever a handler raises becomes a problem document with a reference, and a line in the log",
     "runtime/replica.py": "a turn that cannot be run ends, whatever the reason; it would be picked up again for ever",
     "runtime/turn.py": "whatever a user's agent raises ends its turn and nothing else",
+    "runtime/blame.py": "an exception's own words are a user's code, and may raise whatever they like",
     "runtime/outcome.py": "whatever a user's tool raises is an answer to the model",
+    "agents/langgraph/book.py": "whatever a write comes to is told to each of those who share it",
+    "agents/langgraph/codec.py": "a value is taken apart by its own methods, and they may raise whatever they like",
+    "agents/langgraph/threads.py": "whatever a function raises in a thread that was lent is told to who asked for it",
+    "agents/langgraph/journal.py": "whatever a tool raises is recorded, and raised again each time",
+    "agents/openai_agents/tools.py": "whatever a call raises is recorded, so that it ends the run each time",
+    "agents/pydantic_ai/calls.py": "whatever a tool raises is recorded, and ends the run as it does without us",
     "stores/sqlite/committer.py": "whatever a decision raises belongs to the one who brought it",
 }
 MAY_IMPORT_INSIDE_FUNCTIONS = {

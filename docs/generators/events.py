@@ -31,6 +31,9 @@ SAMPLES: dict[str, log.Data] = {
     "turn.completed": log.TurnCompleted({"output_tokens": 4}),
     "turn.failed": log.TurnFailed(log.TurnError("poisoned", "3 attempts ended in the death of their replica")),
     "turn.cancelled": log.TurnCancelled("client"),
+    "turn.undoing": log.TurnUndoing(log.TurnError("ValueError", "the card was refused")),
+    "tool.undone": log.ToolUndone(CALL_ID, "pay", "0Zq3nX1mBq0gS7u2H0yE2w", output="refunded"),
+    "items.removed": log.ItemsRemoved(17),
     "context.summarized": log.ContextSummarized(40, item.user_message("Ada asked for the report.", item_id="msg_x")),
 }
 
@@ -65,7 +68,7 @@ def _envelope() -> str:
 
 def _durable(name: str, seq: int) -> str:
     data = SAMPLES[name]
-    turn = None if name.startswith("session.") else 4
+    turn = None if name.startswith("session.") or name == "items.removed" else 4
     event = log.Event(seq, name, turn, AT, codec.encode(data))
     return _pretty(native.event_bytes(SESSION, event).decode())
 

@@ -1,13 +1,15 @@
 """The reference of limits: every bound, read from where it is enforced (law 12)."""
 
-from dalsegno.core import claim, frozen, item, json, tier
+from dalsegno.core import bring, check, claim, frozen, item, json, saga, stretch, tier
 from dalsegno.http import call, gate, server
+from dalsegno.ops import watchdog
 from dalsegno.ops.config import Config
 from dalsegno.ops.units import format_duration, format_size
-from dalsegno.runtime import contexts, hub, near, turn
+from dalsegno.runtime import blame, contexts, feed, near, play, turn
+from dalsegno.runtime import saga as undoing
 from dalsegno.runtime.replica import Tuning
 from dalsegno.stores.memory import entries
-from dalsegno.wire import items, requests
+from dalsegno.wire import requests
 from generators.markdown import table
 
 DEFAULTS, LIMITS, TUNING = Config(), gate.Limits(), Tuning()
@@ -43,7 +45,10 @@ def _requests() -> list[tuple[str, str, str, str]]:
         ("nesting of JSON", f"{json.DEPTH_MAX} levels", "", "`too_deep`"),
         ("metadata of a session", format_size(requests.METADATA_BYTES_MAX), "", "`invalid_request`"),
         ("an idempotency key", f"{requests.KEY_MAX} printable ASCII characters", "", "`invalid_request`"),
-        ("names and call ids in items", f"{items.NAME_MAX} characters", "", "`invalid_request`"),
+        ("names and call ids in items", f"{check.NAME_MAX} characters", "", "`invalid_request`"),
+        ("items of one append from outside", str(bring.ITEMS_MAX), "", "`too_large`"),
+        ("their JSON", format_size(bring.BYTES_MAX), "", "`too_large`"),
+        ("calls brought in that wait for a result", str(stretch.WAITING_MAX), "", "`invalid_request`"),
         ("query parameters", str(requests.PARAMETERS_MAX), "", "`invalid_request`"),
         ("a page", f"{requests.LIMIT} by default, {requests.LIMIT_MAX} at most", "`limit`", "`invalid_request`"),
         ("a long poll", f"{requests.WAIT_SECONDS_MAX} s", "`wait`", "`invalid_request`"),
@@ -61,6 +66,10 @@ def _turns() -> list[tuple[str, str, str, str]]:
         ),
         ("open turns of a session", str(DEFAULTS.max_queue), "`--max-queue`", "`queue_full`"),
         ("attempts that end in a replica's death", str(claim.ATTEMPTS_MAX), "", "the turn fails as `poisoned`"),
+        ("deaths while a turn is undone", str(saga.UNDONE_BY_MAX), "", "what is left is `not_undone`"),
+        ("time to hear which tools can undo", f"{undoing.REHEARSAL_SECONDS:g} s", "", "what is left is `not_undone`"),
+        ("an event loop that stands still", format_duration(watchdog.STANDSTILL), "", "the process ends; others go on"),
+        ("a cancelled agent that does not stop", f"{play.CANCELS * play.LEAVING_SECONDS:g} s", "", "is left behind"),
         (
             "a turn in one go",
             format_duration(DEFAULTS.turn_timeout),
@@ -75,7 +84,7 @@ def _turns() -> list[tuple[str, str, str, str]]:
         ),
         ("a text in the log", format_size(tier.INLINE_MAX), "`--max-inline`", "becomes an artifact"),
         ("the preview of an artifact", f"{tier.PREVIEW_CHARS} characters", "", "ends there"),
-        ("message of a turn's error", f"{turn.ERROR_CHARS} characters", "", "is cut"),
+        ("message of a turn's error", f"{blame.ERROR_CHARS} characters", "", "is cut"),
         ("transcripts kept by a process", format_size(contexts.BUDGET_BYTES), "", "the least recently used goes"),
         ("a context or a tool's result in the hot tier", format_size(entries.ENTRY_BYTES_MAX), "", "is not kept there"),
         ("a context in the hot tier", format_duration(frozen.CONTEXT_KEPT), "", "is read from the log again"),
@@ -105,7 +114,7 @@ def _streams() -> list[tuple[str, str, str, str]]:
             "",
             "is disconnected; it resumes by cursor",
         ),
-        ("events kept for a session's readers", str(hub.RING_EVENTS), "", "older ones are read from the log"),
+        ("events kept for a session's readers", str(feed.RING_EVENTS), "", "older ones are read from the log"),
         ("fields that deltas fill", ", ".join(sorted(set(item.FIELD_OF.values()))), "", ""),
         ("look for work without a hint", format_duration(TUNING.claim_every), "`--poll-interval`", ""),
         ("look for dead replicas", format_duration(TUNING.bury_every), "", ""),

@@ -9,6 +9,9 @@ from typing import Any
 
 import dalsegno
 from dalsegno import client
+from dalsegno.agents import providers
+from dalsegno.runtime import job, once, store
+from dalsegno.testing import model
 from generators.markdown import paragraph
 
 HEAD = """\
@@ -33,13 +36,21 @@ CLIENT_NAMES = (
     "ContractBroken",
     "TurnNotCompleted",
 )
+PROVIDER_NAMES = ("for_responses", "for_chat", "for_anthropic")
+MODEL_NAMES = ("ModelServer", "Shown", "Message", "Asked", "Answer", "Pace")
+MODEL_NAMES += ("by_words", "by_round", "by_turn", "at_pace", "To", "Hold", "Fail", "Die", "Garble", "Log", "Entry")
+STORE_NAMES = ((store, "Store"), (store, "Loaded"), (store, "Records"), (store, "Record"), (job, "Job"), (once, "Once"))
 NOT_MADE_BY_USERS = {"Agent", "Turn", "Reply", "Call", "Transaction", "Sessions", "SessionHandle", "Receipt", "Event"}
+NOT_MADE_BY_USERS |= {"Hold", "Log", "Store", "Loaded", "Records", "Record", "Job", "Once"}
 
 
 def page() -> str:
     """The whole page."""
     parts = [HEAD, *(_section(dalsegno, name) for name in dalsegno.__all__ if not name.startswith("_"))]
+    parts += ["## What `open_store` gives\n", *(_section(module, name) for module, name in STORE_NAMES)]
     parts += ["## In `dalsegno.client`\n", *(_section(client, name) for name in CLIENT_NAMES)]
+    parts += ["## In `dalsegno.agents.providers`\n", *(_section(providers, name) for name in PROVIDER_NAMES)]
+    parts += ["## In `dalsegno.testing.model`\n", *(_section(model, name) for name in MODEL_NAMES)]
     return "\n".join(parts)
 
 

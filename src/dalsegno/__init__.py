@@ -6,45 +6,53 @@ async def answer(turn: Turn) -> None:
 $ dalsegno serve agent.py:answer --replicas 3
 """
 
+from dalsegno.agents.current import current_call
 from dalsegno.agents.tool import Crash, Gate, outside, tool
 from dalsegno.core.context import Context
-from dalsegno.core.part import Part, Thought, ToolCall, Usage
+from dalsegno.core.part import Arguments, Continue, Detail, Thought, ToolCall, Usage
 from dalsegno.errors import (
     BadArguments,
     ConfigError,
+    Conflict,
     DalsegnoError,
     Refused,
     Unavailable,
     Unreadable,
 )
+from dalsegno.ops.store import open_store
 from dalsegno.ops.version import VERSION as __version__
-from dalsegno.ports import Agent, Call, DidNotHappen, Finding, Happened, Tool, Transaction
+from dalsegno.ports import Call, DidNotHappen, Finding, Happened, Output, Tool, Undo
 from dalsegno.runtime.handle import Reply, Turn
 
 __all__ = [
-    "Agent",
+    "Arguments",
     "BadArguments",
     "Call",
     "ConfigError",
+    "Conflict",
     "Context",
+    "Continue",
     "Crash",
     "DalsegnoError",
+    "Detail",
     "DidNotHappen",
     "Finding",
     "Gate",
     "Happened",
-    "Part",
+    "Output",
     "Refused",
     "Reply",
     "Thought",
     "Tool",
     "ToolCall",
-    "Transaction",
     "Turn",
     "Unavailable",
+    "Undo",
     "Unreadable",
     "Usage",
     "__version__",
+    "current_call",
+    "open_store",
     "outside",
     "tool",
 ]

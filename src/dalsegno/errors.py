@@ -3,6 +3,8 @@
 Exception
 └── DalsegnoError
     ├── Refused           the caller asked for something that is not so; nothing was applied; do not retry as it is
+    │   └── Conflict      somebody else was faster, or is at it: load again, decide again, try again
+    ├── InDoubt           an effect may have happened: find out, and put it on record; do not repeat it blindly
     ├── Unavailable       a tier did not answer; `outcome` says what is known; retry with the same key
     │   └── TookTooLong   a tool's transaction outlived its own time and was undone: the tier is well, the tool is slow
     ├── Unreadable        stored state is corrupt, foreign or from a newer version; an operator must look
@@ -15,7 +17,8 @@ BaseException
 └── PlatformSignal        no agent code can swallow these; caught in one place, `runtime.turn`
     ├── LeaseLost         another replica owns the session now: stop at once, write nothing
     ├── Parked            the turn waits for a human or an outside tool: leave, hold nothing
-    └── HandedOver        this replica drains: leave at the step boundary, another goes on
+    ├── HandedOver        this replica drains: leave at the step boundary, another goes on
+    └── TurnOver          the turn has ended or is being undone: nothing new is made for it
 """
 
 from typing import Literal
@@ -39,6 +42,21 @@ class Refused(DalsegnoError):
         super().__init__(f"{code}: {detail}")
         self.code = code
         self.detail = detail
+
+
+class Conflict(Refused):
+    """Another writer was faster (`version_mismatch`), or has the session now (`session_busy`); nothing was applied."""
+
+
+class InDoubt(DalsegnoError):
+    """A call of a function that must not be repeated blindly (`store.idempotent`) did not live to report.
+
+    Find out whether it happened, and tell its `settle`. `session` holds its record.
+    """
+
+    def __init__(self, session: str, why: str) -> None:
+        super().__init__(f"{session} may have happened or not: {why}")
+        self.session = session
 
 
 class Unavailable(DalsegnoError):
@@ -108,3 +126,7 @@ class Parked(PlatformSignal):
 
 class HandedOver(PlatformSignal):
     """The replica is draining and the turn reached a step boundary."""
+
+
+class TurnOver(PlatformSignal):
+    """The turn has ended, or failed and is being undone: what its agent left behind makes nothing new, and leaves."""

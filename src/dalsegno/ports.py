@@ -16,11 +16,11 @@ from dalsegno.core.event import Event
 from dalsegno.core.refs import Hint, Member, OpenStep, Page, Query, Ref
 from dalsegno.core.session import Session
 from dalsegno.core.stream import Piece
-from dalsegno.core.tool import Call, Tool, Transaction
+from dalsegno.core.tool import Call, Output, Tool, ToolFunction, Transaction, Undo
 
 __all__ = ["Agent", "Blobs", "Cache", "Fleet", "Hot", "Ids", "Log", "Transactions", "Warm"]
 __all__ += ["Call", "DidNotHappen", "Finding", "Happened", "Hint", "Known", "Member", "OpenStep"]
-__all__ += ["Page", "Query", "Ref", "Tool", "Transaction"]
+__all__ += ["Output", "Page", "Query", "Ref", "Tool", "ToolFunction", "Transaction", "Undo"]
 
 R = TypeVar("R")
 

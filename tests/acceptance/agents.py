@@ -16,7 +16,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from dalsegno import Call, Tool, ToolCall, Turn, tool
+from dalsegno import Call, ToolCall, Turn, tool
 from dalsegno.core.context import Context
 from dalsegno.core.json import canonical
 from dalsegno.core.part import Part
@@ -97,7 +97,7 @@ async def spill(label: str, call: Call) -> str:
     raise RuntimeError(f"{label} failed")
 
 
-TOOLS: tuple[Tool, ...] = (keyed, once, read, transactional, halt, large, poison, spill)
+TOOLS = (keyed, once, read, transactional, halt, large, poison, spill)
 
 
 async def agent(turn: Turn) -> None:

@@ -13,6 +13,8 @@ from dalsegno.testing.fleet import Fleet
 from tests.acceptance import ledger as ledgers
 from tests.acceptance.ledger import Ledger
 
+pytest.register_assert_rewrite("tests.acceptance.retail.judge")
+
 ROOT = Path(__file__).resolve().parents[2]
 TARGET = "tests.acceptance.agents:agent"
 

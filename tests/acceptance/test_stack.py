@@ -35,6 +35,8 @@ from tests.acceptance.test_hostile import survive_shots
 from tests.acceptance.test_kill import Blow, survive_kills
 from tests.acceptance.test_streams import survive_cuts
 from tests.acceptance.test_takeover import SHORT_LEASE, measure_takeovers, survive_pauses
+from tests.acceptance.test_undo import TARGET as UNDOING
+from tests.acceptance.test_undo import survive_undoing
 from tests.acceptance.verdict import Seen, _streamed, log_of, world_of
 from tests.support import wait_until
 
@@ -110,6 +112,12 @@ async def test_a_stopped_replica_cannot_write_when_it_wakes(serving: Serving, le
     """
     async with serving(options=SHORT_LEASE) as fleet:
         await survive_pauses(fleet, stack_size(3, 20, 500), ledger, database)
+
+
+async def test_a_fleet_that_is_killed_while_it_undoes(serving: Serving, ledger: Ledger, database: str):
+    """What a failed turn did is undone, once, the latest first, by whoever is left."""
+    async with serving(target=UNDOING) as fleet:
+        await survive_undoing(fleet, stack_size(1, 3, 60), ledger, database)
 
 
 async def test_a_rolling_restart_fails_no_request(serving: Serving, ledger: Ledger, database: str):

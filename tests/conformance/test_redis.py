@@ -10,9 +10,7 @@ import pytest
 from dalsegno.stores.redis import RedisHot
 from dalsegno.testing.conformance import CacheCases, HotCases
 from dalsegno.testing.servers import redis as servers
-
-VERSIONS = servers.found()
-WANTED = ("valkey-9.1", "valkey-8.1", "redis-7.0")
+from tests.redis import program, versions
 
 
 class RedisHotWorld:
@@ -37,11 +35,9 @@ class RedisHotWorld:
         await asyncio.sleep(duration.total_seconds())
 
 
-@pytest.fixture(scope="module", params=sorted({*WANTED, *VERSIONS}))
+@pytest.fixture(scope="module", params=versions())
 def one(request: pytest.FixtureRequest) -> Iterator[str]:
-    if request.param not in VERSIONS:
-        pytest.skip(f"there is no {request.param} here: put redis-server on PATH")
-    with servers.running(VERSIONS[request.param]) as server:
+    with servers.running(program(request.param)) as server:
         yield server.url
 
 

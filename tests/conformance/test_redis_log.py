@@ -33,12 +33,11 @@ from dalsegno.testing.conformance import (
     log_machine,
 )
 from dalsegno.testing.servers import redis as servers
+from tests.redis import program, versions
 from tests.support import wait_until
 
-VERSIONS = servers.found()
 NOTICED = "the servers have noticed the death"
 DURABLE = ("--appendonly", "yes", "--appendfsync", "always")
-WANTED = ("valkey-9.1", "valkey-8.1", "redis-7.0")
 
 
 class RedisLogWorld:
@@ -117,11 +116,9 @@ def _has(address: tuple[str, int], client: int) -> bool:
         return any(int(one["id"]) == client for one in server.client_list())
 
 
-@pytest.fixture(scope="module", params=sorted({*WANTED, *VERSIONS}))
+@pytest.fixture(scope="module", params=versions())
 def one(request: pytest.FixtureRequest) -> Iterator[str]:
-    if request.param not in VERSIONS:
-        pytest.skip(f"there is no {request.param} here: put redis-server on PATH")
-    with servers.running(VERSIONS[request.param], *DURABLE) as server:
+    with servers.running(program(request.param), *DURABLE) as server:
         yield server.url
 
 

@@ -44,6 +44,9 @@ def test_numbers_are_never_changed():
         "context.summarized": 13,
         "session.moved": 14,
         "session.settled": 15,
+        "items.removed": 16,
+        "turn.undoing": 17,
+        "tool.undone": 18,
     }
 
 

@@ -5,19 +5,30 @@ from hypothesis import strategies as st
 
 from dalsegno.core import codec
 from dalsegno.core.context import ABANDONED, PENDING, Transcript, context
-from dalsegno.core.event import ContextSummarized, Event, ItemDone, TurnCancelled, TurnCreated, TurnInput
+from dalsegno.core.event import (
+    ContextSummarized,
+    Data,
+    Event,
+    ItemDone,
+    ItemsRemoved,
+    TurnCancelled,
+    TurnCreated,
+    TurnInput,
+    Unknown,
+)
 from dalsegno.core.input import Message
 from dalsegno.core.item import CONVERSATION, text_of
-from tests.core.laws import refused_by_providers, typed
-from tests.core.walk import SESSION, Program, played, programs
+from dalsegno.core.json import JsonObject
+from tests.core.laws import folded, further, refused_by_providers, typed
+from tests.core.walk import SESSION, Program, Walk, played, programs
 
 
 @given(programs)
 def test_every_prefix_is_valid(program: Program):
     """Every call has exactly one result at any moment, wherever the log may have been cut off."""
-    transcript = Transcript(SESSION)
-    for event in played(program).events:
-        transcript.add(event)
+    events = played(program).events
+    for event in events:
+        transcript = folded(events[: event.seq], SESSION)
         assert (why := refused_by_providers(transcript.context().items)) is None, f"after event {event.seq}: {why}"
 
 
@@ -25,10 +36,9 @@ def test_every_prefix_is_valid(program: Program):
 def test_incremental_is_whole(program: Program):
     """A transcript that was kept and added to shows the same bytes as one that was folded from the log just now."""
     transcript, events = Transcript(SESSION), played(program).events
-    for count, event in enumerate(events, 1):
-        transcript.add(event)
-        kept = transcript.context()
-        assert kept == context(events[:count], session=SESSION)
+    for count in range(1, len(events) + 1):
+        transcript = further(transcript, events[:count])
+        assert transcript.context() == context(events[:count], session=SESSION)
 
 
 @given(programs)
@@ -37,12 +47,10 @@ def test_a_summary_is_a_beginning(program: Program):
     walk = played(program)
     if walk.session is None or not walk.session.through:
         return
-    late = Transcript(SESSION)
-    late.head = walk.session.through
-    for event in walk.events[walk.session.through :]:
-        late.add(event)
     whole = context(walk.events, session=SESSION)
-    assert late.context() == whole
+    assert folded(walk.events, SESSION, head=walk.session.through).context() == whole
+    if not walk.session.summary:
+        return  # all was removed up to there
     summary = codec.decode(walk.events[walk.session.summary - 1])
     assert isinstance(summary, ContextSummarized)
     assert whole.items[0] == summary.item
@@ -50,21 +58,22 @@ def test_a_summary_is_a_beginning(program: Program):
 
 @given(programs)
 def test_what_was_said_is_shown(program: Program):
-    """Every message of a turn that has begun and is not hidden or summarised is in the context, once, in its turn's
-    place.
+    """Every message of a turn that has begun and is not hidden, removed or summarised is in the context, once, in its
+    turn's place; and so is what somebody outside brought in.
     """
     walk = played(program)
     shown = [text_of(item) for item in context(walk.events, session=SESSION).items if item.get("role") == "user"]
-    through = walk.session.through if walk.session else 0
-    begun = {event.turn for event in walk.events if event.type == "turn.started"}
-    hidden = {event.turn for event, data in typed(walk.events) if isinstance(data, TurnCancelled) and data.hidden}
+    left, hidden, through = remaining(walk)
+    begun = {event.turn for event, _ in left if event.type == "turn.started"}
     said: dict[int, list[str]] = {}
-    for event, data in typed(walk.events):
+    for event, data in left:
         if isinstance(data, TurnCreated | TurnInput) and isinstance(data.input, Message):
             turn = event.turn or 0
             if turn in begun - hidden and turn > through:
                 texts = [data.input.content or ""] if data.input.items is None else map(text_of, data.input.items)
                 said.setdefault(turn, []).extend(texts)
+        elif isinstance(data, ItemDone) and data.item.get("role") == "user" and (data.since or 0) > through:
+            said.setdefault(data.since or 0, []).append(text_of(data.item))
     assert shown == [text for turn in sorted(said) for text in said[turn]]
 
 
@@ -72,21 +81,50 @@ def test_what_was_said_is_shown(program: Program):
 def test_what_was_answered_is_shown(program: Program):
     """Every finished item is in the context, once; what came of no turn, a hidden turn or a summary is not."""
     walk = played(program)
-    shown = {str(item["id"]) for item in context(walk.events, session=SESSION).items}
-    through = walk.session.through if walk.session else 0
-    hidden = {event.turn for event, data in typed(walk.events) if isinstance(data, TurnCancelled) and data.hidden}
+    shown = [str(item["id"]) for item in context(walk.events, session=SESSION).items]
+    left, hidden, through = remaining(walk)
+    for event, data in left:
+        if isinstance(data, ItemDone) and (data.item.get("status") == "completed" or event.turn is None):
+            kept = event.turn not in hidden and (event.turn or data.since or 0) > through
+            expected = 1 if kept and data.item["type"] in CONVERSATION else 0
+            assert shown.count(str(data.item["id"])) == expected, data.item
+
+
+def remaining(walk: Walk) -> tuple[list[tuple[Event, Data | Unknown]], set[int | None], int]:
+    """What was not removed, the turns that were rolled back, and how far the summary goes."""
+    removed: list[tuple[int, int]] = []
     for event, data in typed(walk.events):
-        if isinstance(data, ItemDone) and data.item.get("status") == "completed":
-            expected = event.turn not in hidden and (event.turn or 0) > through and data.item["type"] in CONVERSATION
-            assert (str(data.item["id"]) in shown) == expected, data.item
+        if isinstance(data, ItemsRemoved):
+            removed.append((data.after, event.seq))
+    left = [(event, data) for event, data in typed(walk.events) if not any(a < event.seq <= b for a, b in removed)]
+    hidden = {event.turn for event, data in left if isinstance(data, TurnCancelled) and data.hidden}
+    return left, hidden, walk.session.through if walk.session else 0
+
+
+@given(programs)
+def test_what_was_removed_is_as_if_it_had_not_been(program: Program):
+    """The context after a removal is what it was at the event that is then the last; only that a call which has no
+    result will have none.
+    """
+    walk = played(program)
+    for event, data in typed(walk.events):
+        if isinstance(data, ItemsRemoved):
+            between = [found for found, _ in typed(walk.events) if data.after < found.seq < event.seq]
+            if data.after and any(found.type == "context.summarized" for found in between):
+                continue  # a summary stays, and what it stands for does not come back
+            before = context(walk.events[: data.after], session=SESSION).items
+            after = context(walk.events[: event.seq], session=SESSION).items
+            assert [bare(item) for item in after] == [bare(item) for item in before]
+
+
+def bare(item: JsonObject) -> JsonObject:
+    return {**item, "output": None} if item.get("output") in (PENDING, ABANDONED) else item
 
 
 @given(programs, st.integers(1, 4000))
 def test_excess_leaves_about_half(program: Program, limit: int):
     """What is over the limit goes by whole ended turns, oldest first, and no further than needed."""
-    transcript = Transcript(SESSION)
-    for event in played(program).events:
-        transcript.add(event)
+    transcript = folded(played(program).events, SESSION)
     through = transcript.excess(limit)
     if through is None:
         ended = [event for event in played(program).events if event.type == "turn.completed"]

@@ -176,3 +176,26 @@ def test_a_call_keeps_the_name_it_was_shown_by():
     speech = Speech(Generation(turn=2, base=7, carried=before)).say([("tool a", ["{}"])], first=100)
     (made,) = speech.finish()
     assert (made["call_id"], made["id"]) == ("call_0", "fc_0")
+
+
+@given(said, st.integers(0, 40), st.lists(st.text("ab𝄋", min_size=1, max_size=3), max_size=3))
+def test_a_model_may_be_given_the_beginning_of_its_answer(what: Said, kept: int, rest: list[str]):
+    """What it says then comes after what was shown: nothing is asked for twice, and nothing is closed. There is a
+    beginning only where a message was being said.
+    """
+    before = fresh().say(what)
+    shown = before.pieces[:kept]
+    speech = Speech(Generation(turn=2, base=7, carried=shown))
+    names = list(assembled(shown))
+    prefix = speech.generation.prefix
+    assert prefix == (assembled(shown)[names[-1]] if names and names[-1].startswith("message") else "")
+    assert speech.generation.go_on() == bool(prefix)
+    if prefix:
+        for text in rest:
+            speech.show(speech.generation.text(text))
+        made = speech.finish()
+        assert speech.diverged == 0
+        assert [item["id"] for item in made] == names
+        assert text_of(made[-1]) == prefix + "".join(rest)
+        assert assembled([*shown, *speech.pieces]) == {str(item["id"]): text_of(item) for item in made}
+        assert not speech.generation.go_on()

@@ -17,6 +17,7 @@ from dalsegno.core.event import (
     SessionCreated,
     SessionDeleted,
     ToolIntent,
+    ToolUndone,
     TurnCancelled,
     TurnCompleted,
     TurnCreated,
@@ -24,6 +25,7 @@ from dalsegno.core.event import (
     TurnFailed,
     TurnInput,
     TurnStarted,
+    TurnUndoing,
     TurnWaiting,
 )
 from dalsegno.core.input import Cancel, Message
@@ -42,6 +44,8 @@ SAMPLES: dict[str, Data] = {
     "turn.completed": TurnCompleted(None),
     "turn.failed": TurnFailed(TurnError("ValueError", "no")),
     "turn.cancelled": TurnCancelled("client"),
+    "turn.undoing": TurnUndoing(),
+    "tool.undone": ToolUndone("call_1", "pay", "k"),
 }
 
 

@@ -74,11 +74,14 @@ def test_a_turn_is_seen_as_its_events_tell_it(program: Program):
 
 @given(programs)
 def test_a_conversation_leaves_out_what_was_rolled_back(program: Program):
-    """The items of a conversation are those of the turns that are not hidden, in the order of the log."""
+    """The items of a conversation are those of the turns that are not hidden, and what was not removed, in the order
+    of the log.
+    """
     walk = played(program)
     if walk.session is not None:
         shown = [str(item["id"]) for item in conversation(walk.session, walk.events)]
         hidden = set(walk.session.hidden)
-        kept = [event for event in walk.events if event.turn not in hidden]
+        gone = {seq for first, last in walk.session.removed for seq in range(first, last + 1)}
+        kept = [event for event in walk.events if event.turn not in hidden and event.seq not in gone]
         assert shown == [str(item["id"]) for item in conversation(Session(id=SESSION, tenant=TENANT), kept)]
         assert len(shown) == len(set(shown))

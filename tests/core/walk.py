@@ -13,6 +13,7 @@ from dalsegno.core import codec
 from dalsegno.core import item as items
 from dalsegno.core.admit import Admission, Admitted, admit
 from dalsegno.core.append import Appended, Decision, Draft, Expect, Keep, Known, Refusal, Then, Write, append
+from dalsegno.core.bring import Added, Brought, bring, key_of, parse_items
 from dalsegno.core.claim import Claimed, claim
 from dalsegno.core.event import (
     Action,
@@ -22,17 +23,22 @@ from dalsegno.core.event import (
     ItemDone,
     SessionCreated,
     ToolIntent,
+    ToolUndone,
     TurnCompleted,
     TurnError,
     TurnFailed,
     TurnStarted,
+    TurnUndoing,
     TurnWaiting,
 )
 from dalsegno.core.ids import effect_key, turn_id
 from dalsegno.core.input import Approval, Cancel, Input, Message, ToolResult, key_for
-from dalsegno.core.json import Json
+from dalsegno.core.json import Json, JsonObject
 from dalsegno.core.lease import Lease
+from dalsegno.core.saga import owed
 from dalsegno.core.session import Session
+from dalsegno.core.step import journal
+from dalsegno.core.view import said
 
 SESSION = "0198f0c2-7d1e-7c3a-9b52-5f0d4f6f1a2b"
 TENANT = "acme"
@@ -40,12 +46,14 @@ ON_BUSY: Any = ("queue", "reject", "interrupt", "rollback", "steer")
 OPERATIONS = (
     *("say", "steer", "stop", "model", "model", "calls", "calls", "result", "result", "result", "end", "fail"),
     *("crash", "park", "answer", "release", "claim", "claim", "partial", "summarize", "step", "items", "retry"),
+    *("undo", "undo"),
+    *("bring", "bring", "bring", "bring", "pop", "pop", "clear"),
 )
 
 Program = list[tuple[str, int]]
 programs: st.SearchStrategy[Program] = st.lists(
     st.tuples(st.sampled_from(OPERATIONS), st.integers(0, 11)), max_size=60
-).map(lambda program: [("say", 1), *program])
+).map(lambda program: [("bring" if len(program) % 3 == 2 else "say", 1), *program])
 
 
 class Walk:
@@ -169,7 +177,13 @@ class Walk:
             call_id = f"call_{self.number()}"
             made.append(items.call(call_id, "tool", "{}", item_id=f"fc_{self.count}"))
         intents = [
-            ToolIntent(str(c["call_id"]), "tool", "once", effect_key(TENANT, SESSION, turn, str(c["call_id"])))
+            ToolIntent(
+                str(c["call_id"]),
+                "tool",
+                "once",
+                effect_key(TENANT, SESSION, turn, str(c["call_id"])),
+                undo=number % 4 == 3,
+            )
             for c in made
         ]
         self.append(*(ItemDone(call, step=f"model#{self.count}", streamed=True) for call in made), *intents)
@@ -199,6 +213,20 @@ class Walk:
 
     def _fail(self, number: int) -> None:
         self.append(TurnFailed(TurnError("ValueError", "no")), then="take")
+
+    def _undo(self, number: int) -> None:
+        """Begin to undo a turn that was cancelled, or fails; or undo one call more; or end it."""
+        turn = None if self.lease is None or self.session is None else self.session.turn(self.lease.turn)
+        if turn is None or not turn.owes:
+            return
+        if turn.must_undo:
+            self.append(TurnUndoing(None if turn.cancel else TurnError("ValueError", "no")))
+        left = owed(journal(self.events, turn.first))
+        if left:
+            self.append(ToolUndone(left[0].call_id, "tool", left[0].key, ("completed", "incomplete")[number % 2]))
+        else:
+            told = {**items.user_message("undone", item_id=self._item_id("msg")), "role": "developer"}
+            self.append(ItemDone(told), TurnFailed(TurnError("ValueError", "no")), then="take")
 
     def _crash(self, number: int) -> None:
         if self.lease is not None:
@@ -236,6 +264,70 @@ class Walk:
         if self.lease is not None and self.lease.turn > 1:
             note = {**items.user_message("earlier: …", item_id=self._item_id("sum")), "role": "developer"}
             self.append(ContextSummarized(self.lease.turn - 1 - number % 2, note))
+
+    def brought(self, *given: JsonObject, after: int | None = None, expect: int | None = None) -> Added | None:
+        """Items from outside, under a key of their own."""
+        data = parse_items(given)
+        key = key_of(f"key {self.number()}", data)
+        what = Brought(TENANT, SESSION, data, expect=expect, key=key, after=after)
+        added: Added | None = self.write(bring(self.session, self.keys.get(key.digest), self.now, brought=what))
+        if added is not None and (data or after is not None):
+            again = self.write(bring(self.session, self.keys[key.digest], self.now, brought=what))
+            assert again.head == added.head
+        return added
+
+    def _hush(self) -> None:
+        """End whatever is open, so that somebody outside may speak."""
+        for _ in range(20):
+            if self.session is None or not self.session.open:
+                return
+            if self.lease is None and self.session.ready_at != 0:
+                self.admit(Cancel())
+            elif self.lease is None:
+                self.claim()
+            self._undo(0)
+            self._end(0)
+
+    def _bring(self, number: int) -> None:
+        if number > 5:
+            self._hush()
+        asked: JsonObject = {"role": "user", "content": f"message {self.number()}"}
+        told: JsonObject = items.message(f"answer {number}", item_id=self._item_id("msg"))
+        calls: list[JsonObject] = [
+            {"type": "function_call", "call_id": f"call_{self.number()}", "name": "tool", "arguments": "{}"}
+            for _ in range(1 + number % 2)
+        ]
+        stretch = None if self.session is None else self.session.stretch
+        waiting = () if stretch is None else stretch.waiting
+        results: list[JsonObject] = [
+            {"type": "function_call_output", "call_id": call_id, "output": ""} for call_id in waiting[: 1 + number % 2]
+        ]
+        record: JsonObject = items.step("name", number, item_id=self._item_id("it"))
+        batches = [
+            [asked],
+            [asked, told],
+            calls,
+            results,
+            [told],
+            [record],
+            [*results, *calls],
+            results,
+            [asked, *calls],
+        ]
+        self.brought(*batches[number % len(batches)])
+
+    def _pop(self, number: int) -> None:
+        if number > 3:
+            self._hush()
+        if self.session is None:
+            return
+        last = [(event.seq, found) for event in self.events if (found := said(self.session, event))][-1:]
+        if last and last[0][0] > self.session.through:
+            self.brought(*last[0][1][:-1], after=last[0][0] - 1)
+
+    def _clear(self, number: int) -> None:
+        if number < 3 and self.session is not None:
+            self.brought(after=0)
 
     def _step(self, number: int) -> None:
         make = (items.step, items.custom)[number % 2]

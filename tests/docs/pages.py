@@ -32,7 +32,7 @@ class Block:
 
 def pages() -> list[Path]:
     """Every page that people read."""
-    return [ROOT / "README.md", *sorted(DOCS.rglob("*.md"))]
+    return [ROOT / "README.md", *sorted(DOCS.rglob("*.md")), *sorted((ROOT / "examples").rglob("*.md"))]
 
 
 def blocks(page: Path) -> list[Block]:

@@ -11,10 +11,18 @@ import pytest
 
 import dalsegno
 from dalsegno.testing.servers.postgres import Postgres
-from tests.docs.pages import DOCS, Block, blocks
+from tests.docs.pages import DOCS, ROOT, Block, blocks
 from tests.docs.shell import Shell, commands
 
 PAGES = [DOCS / "tutorial" / "README.md"]
+STEPS = (
+    "keep-sessions-outside-your-agent",
+    "keep-langgraph-checkpoints-in-dalsegno",
+    "make-tools-idempotent",
+    "resume-a-long-job",
+    "import-from-langgraph-or-openai-agents",
+)
+PAGES_OF_FRAMEWORKS = ("serve-a-pydantic-ai-agent", "serve-an-openai-agents-sdk-agent", "serve-a-langgraph-graph")
 PORTS = ("8001", "8002")
 
 
@@ -63,6 +71,47 @@ def test_a_fleet_moves_to_another_store_as_it_is_written(shell: Shell, tmp_path:
                 _type(block, shell, places)
     finally:
         server.drop(database)
+
+
+@pytest.mark.parametrize("step", STEPS)
+def test_a_step_of_the_migration_is_as_it_is_written(step: str, shell: Shell, tmp_path: Path) -> None:
+    """Each is useful by itself, in an empty folder, without a server."""
+    ports = dict(zip(PORTS, _free_ports(len(PORTS)), strict=True))
+    for block in blocks(DOCS / "how-to" / f"{step}.md"):
+        if block.marker.startswith("file: "):
+            (tmp_path / block.marker.removeprefix("file: ")).write_text(block.text, "utf-8")
+        elif block.kind == "console":
+            _type(block, shell, ports)
+
+
+def test_an_agent_is_tested_as_it_is_written(shell: Shell, tmp_path: Path) -> None:
+    """The how-to's agent and its test are saved, and pytest is run on them."""
+    for block in blocks(DOCS / "how-to" / "test-your-agent.md"):
+        if block.marker.startswith("file: "):
+            (tmp_path / block.marker.removeprefix("file: ")).write_text(block.text, "utf-8")
+        elif block.marker == "run":
+            _type(block, shell, {})
+
+
+@pytest.mark.parametrize("page", PAGES_OF_FRAMEWORKS)
+def test_an_agent_of_a_framework_is_served_as_it_is_written(page: str, shell: Shell, tmp_path: Path) -> None:
+    """The how-to's files are saved; its fleet answers through the scripted model, and its store keeps a session."""
+    places = dict(zip(("8001", "9000"), _free_ports(2), strict=True))
+    for block in blocks(DOCS / "how-to" / f"{page}.md"):
+        if block.marker.startswith("file: "):
+            (tmp_path / block.marker.removeprefix("file: ")).write_text(block.text, "utf-8")
+        elif block.marker == "run":
+            _type(block, shell, places)
+
+
+def test_the_retail_example_is_as_its_page_says(shell: Shell, tmp_path: Path) -> None:
+    """The shop, the scripted model and three replicas start; one is killed; the order is changed once."""
+    shutil.copytree(ROOT / "examples", tmp_path / "examples")
+    places = dict(zip(("8000", "8100", "8200"), _free_ports(3), strict=True))
+    shell.run(f"cd examples; export DALSEGNO_URL=http://127.0.0.1:{places['8000']}", [], place="examples")
+    for block in blocks(ROOT / "examples" / "retail" / "README.md"):
+        if block.kind == "console" and block.marker != "not run":
+            _type(block, shell, places)
 
 
 def _type(block: Block, shell: Shell, ports: dict[str, str]) -> None:

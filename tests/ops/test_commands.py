@@ -170,11 +170,12 @@ def test_the_version_is_the_package_s():
 
 
 def test_the_front_door_opens_quickly():
-    """`import dalsegno` brings every public name and nothing that serves."""
+    """`import dalsegno` brings every public name, nothing that serves, and no framework."""
     code = (
         "import sys, dalsegno\n"
         "assert all(hasattr(dalsegno, name) for name in dalsegno.__all__)\n"
         "heavy = {'uvicorn', 'starlette', 'prometheus_client', 'rich', 'click', 'httpx2', 'sqlite3', 'httptools'}\n"
+        "heavy |= {'pydantic', 'pydantic_ai', 'openai', 'anthropic', 'agents', 'langchain_core', 'langgraph', 'mcp'}\n"
         "print(sorted(heavy & set(sys.modules)))"
     )
     env = {**environment(), "PYTHONPATH": str(SOURCE)}

@@ -88,6 +88,7 @@ def test_a_store_has_the_same_name_however_it_is_reached(tmp_path: Path, monkeyp
     name = name_of("postgresql://ann:secret@db.internal/agents")
     assert name == name_of("postgres://bob@db.internal:5432/agents?sslmode=require")
     assert name.startswith("postgresql-") and "internal" not in name and "secret" not in name
+    assert name_of("postgresql://ann@db") == name_of("postgresql://bob@db/ann") != name_of("postgresql://bob@db")
     assert name != name_of("postgresql://ann@db.internal/other") != name_of("postgresql://ann@db2.internal/other")
     assert name_of("redis://h/0?namespace=a") == name_of("redis://h:6379/0?namespace=a") != name_of("redis://h/0")
     assert name_of("postgresql:///agents?host=/run/a") != name_of("postgresql:///agents?host=/run/b")

@@ -1,17 +1,22 @@
 """TARGET: found, recognised, or refused with what to do."""
 
 import sys
+import types
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from dalsegno.errors import ConfigError
-from dalsegno.ops.load import load
+from dalsegno.ops.load import ADAPTERS, Adapter, load
 
 SOURCE = """
 import functools
 
+from dalsegno import tool
+
+@tool()
+async def refund(order: str): ...
 async def answer(turn): ...
 async def _hidden(turn): ...
 def plain(turn): ...
@@ -69,11 +74,12 @@ def test_a_file_may_import_its_neighbours(folder: Path):
         (".agent_under_test:answer", "is no module's name"),
         ("agent_under_test.py:anwser", "did you mean 'answer'"),
         ("agent_under_test.py:zzz", "there is answer, none, optional"),
-        ("agent_under_test.py:plain", "not async: write `async def plain"),
+        ("agent_under_test.py:plain", "not async: write `async def plain.*if it makes an agent, name what it makes"),
+        ("agent_under_test.py:refund", "is a tool: name the agent that has it"),
         ("agent_under_test.py:stream", "yields"),
         ("agent_under_test.py:none", "called with the turn and nothing else"),
         ("agent_under_test.py:two", "called with the turn and nothing else"),
-        ("agent_under_test.py:number", "a int value and no agent: this release serves a plain"),
+        ("agent_under_test.py:number", "a int value and no agent: an agent is a plain"),
         ("agent_under_test.py:Agent", "the class Agent and no agent"),
     ],
 )
@@ -84,12 +90,61 @@ def test_what_is_no_agent_is_refused_with_what_to_do(folder: Path, target: str, 
     assert "\n" not in str(refused.value)
 
 
-def test_a_framework_s_agent_is_named(folder: Path):
-    """Its adapter is announced, not half supported."""
-    (folder / "pydantic_ai.py").write_text("class Agent: ...")
-    (folder / "mine.py").write_text("from pydantic_ai import Agent\nbot = Agent()")
-    with pytest.raises(ConfigError, match="Pydantic AI agent: its adapter comes with a later release"):
-        load("mine.py:bot", folder=folder)
+@pytest.mark.parametrize("adapter", ADAPTERS, ids=lambda adapter: adapter.package)
+def test_a_framework_without_its_extra_is_named(folder: Path, adapter: Adapter, monkeypatch: pytest.MonkeyPatch):
+    """An agent is known by where its class comes from, also one derived from it; what is missing is said."""
+    monkeypatch.setitem(sys.modules, adapter.module, None)
+    (folder / "bot.py").write_text(
+        f"Theirs = type('Agent', (), {{'__module__': '{adapter.package}.inside'}})\n"
+        "class Mine(Theirs): ...\n"
+        "theirs, mine = Theirs(), Mine()\n"
+    )
+    for attribute in ("theirs", "mine"):
+        with pytest.raises(ConfigError, match=f"{adapter.what}.*pip install 'dalsegno.{adapter.extra}.'"):
+            load(f"bot.py:{attribute}", folder=folder)
+
+
+def test_a_framework_s_object_that_cannot_be_served_says_why(folder: Path, monkeypatch: pytest.MonkeyPatch):
+    """The adapter's own sentence, with the target in front of it."""
+
+    def adapt(found: object, *, name: str) -> None:
+        raise TypeError("a graph has to be compiled first")
+
+    module = types.ModuleType(ADAPTERS[0].module)
+    vars(module).update(adapt=adapt)
+    monkeypatch.setitem(sys.modules, ADAPTERS[0].module, module)
+    (folder / "bot.py").write_text(f"bot = type('Agent', (), {{'__module__': '{ADAPTERS[0].package}'}})()")
+    with pytest.raises(ConfigError, match=r"bot.py:bot: a graph has to be compiled first"):
+        load("bot.py:bot", folder=folder)
+
+
+def test_a_package_of_one_s_own_may_have_an_sdk_s_name(folder: Path, monkeypatch: pytest.MonkeyPatch):
+    """`agents` is a usual name for where agents are."""
+    for name in [name for name in sys.modules if f"{name}.".startswith("agents.")]:
+        monkeypatch.delitem(sys.modules, name)
+    (folder / "agents").mkdir()
+    (folder / "agents" / "__init__.py").write_text("")
+    (folder / "agents" / "support.py").write_text(
+        "class Agent:\n    async def __call__(self, turn): ...\nbot = Agent()"
+    )
+    assert load("agents.support:bot", name="mine", folder=folder).name == "mine"
+
+
+def test_agents_of_the_sdks_are_suggested(folder: Path):
+    """And what else of them is in a module is not, and no tool of ours."""
+    (folder / "theirs.py").write_text(
+        "from agents import Agent, ModelSettings, Runner, function_tool\n"
+        "from langgraph.graph import START, MessagesState, StateGraph\n"
+        "import pydantic_ai\n"
+        "from dalsegno import tool\n"
+        "@tool()\n"
+        "async def refund(order: str): ...\n"
+        "settings, refunding = ModelSettings(), function_tool(refund)\n"
+        "triage, shop = Agent('Triage'), pydantic_ai.Agent()\n"
+        "graph = StateGraph(MessagesState).add_node('a', lambda state: {}).add_edge(START, 'a').compile()\n"
+    )
+    with pytest.raises(ConfigError, match=r"has no 'zzz'; there is graph, shop, triage$"):
+        load("theirs.py:zzz", folder=folder)
 
 
 def test_a_broken_file_is_told_from_a_missing_one(folder: Path):

@@ -15,6 +15,16 @@ from dalsegno.client import ApiError, Client, Retry
 from tests.ops.processes import READY, run, serving
 from tests.support import wait_until
 
+THREADS = """
+import asyncio, threading
+
+ALL = threading.Barrier(40, timeout=20)
+
+async def answer(turn):
+    await asyncio.to_thread(ALL.wait)
+    await turn.say("all are here")
+"""
+
 
 async def test_it_says_one_line_when_it_can_serve(tmp_path: Path):
     """`ready http://HOST:PORT replica=<id> pid=<pid>` on stdout, nothing else; where the store is on stderr."""
@@ -27,6 +37,16 @@ async def test_it_says_one_line_when_it_can_serve(tmp_path: Path):
         assert any(str(tmp_path / ".dalsegno") in line for line in server.errors)
         assert await server.end() == 0
     assert len(server.lines) == 1
+
+
+async def test_a_thread_that_waits_keeps_no_other_turn_from_one(tmp_path: Path):
+    """Functions of agents that are not async run in threads: as many at once as there are turns. Names of hosts are
+    found in such a thread, too.
+    """
+    (tmp_path / "threads.py").write_text(THREADS)
+    async with serving("threads.py:answer", cwd=tmp_path) as server, Client(server.url) as client:
+        sessions = [await client.sessions.create() for _ in range(40)]
+        assert await asyncio.gather(*(session.ask("hi") for session in sessions)) == ["all are here"] * 40
 
 
 async def test_sigterm_hands_the_turn_over_at_a_step_and_ends_with_0(tmp_path: Path):

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from dalsegno.client import Client
-from dalsegno.ops.screen import OBEYED
+from dalsegno.ops.screen import OBEYED, says
 from tests.ops.processes import command, environment, run, serving
 
 WARM = "sqlite:///.dalsegno/sessions.db"
@@ -217,6 +217,12 @@ async def test_idle_sessions_are_archived_by_command(tmp_path: Path):
             assert await reads() == log
         await session.ask("hi again")
         assert (await session.export()).startswith(log)
+
+
+def test_what_is_packed_is_not_drawn():
+    """A graph's checkpoints are between the steps of a turn: their size is enough."""
+    item = {"type": "dalsegno:event", "name": "langgraph.checkpoint", "data": {"v": 1, "packed": "KLUv" * 99}}
+    assert says({"type": "item.done", "data": {"item": item}}) == "langgraph.checkpoint (396 characters, packed)"
 
 
 async def _exported(session: str, folder: Path) -> bytes:

@@ -7,9 +7,10 @@ from functools import partial
 
 from prometheus_client import CollectorRegistry
 
+from dalsegno.core import codec
 from dalsegno.core.admit import Admission, admit
 from dalsegno.core.append import Decision, Draft, Keep, Known, append
-from dalsegno.core.event import SessionCreated, TurnCompleted
+from dalsegno.core.event import Event, SessionCreated, ToolUndone, TurnCompleted
 from dalsegno.core.input import Message
 from dalsegno.core.session import Session
 from dalsegno.ops.logs import JsonLines, NamedAgent
@@ -36,10 +37,14 @@ async def test_turns_claims_and_takeovers_are_counted():
     assert again.lease is not None
     done = partial(append, lease=again.lease, drafts=[Draft(TurnCompleted(None), again.lease.turn)])
     await second.commit(REF, lambda session, known, now: done(session, now))
+    undone = [ToolUndone("c1", "pay", "k"), ToolUndone("c2", "pay", "k", "incomplete"), ToolUndone("c3", "pay", "k")]
+    figures.note(Event(9, "tool.undone", 2, 0, codec.encode(one)) for one in undone)
     value = registry.get_sample_value
     assert value("dalsegno_turns_created_total") == 1
     assert value("dalsegno_turns_started_total", {"kind": "first"}) == 1
     assert value("dalsegno_turns_ended_total", {"status": "completed"}) == 1
+    assert value("dalsegno_calls_undone_total", {"status": "done"}) == 2
+    assert value("dalsegno_calls_undone_total", {"status": "given_up"}) == 1
     assert (value("dalsegno_claims_total"), value("dalsegno_takeovers_total")) == (2, 1)
     assert value("dalsegno_commit_seconds_count", {"outcome": "write"}) == 2
 

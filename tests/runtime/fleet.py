@@ -41,7 +41,7 @@ class One:
         self.shelf = with_shelf(self.warm, self.blobs)
         self.replica = Replica(
             Member(self.incarnation, name),
-            {"default": FunctionAgent(fleet.agent)},
+            {name: FunctionAgent(fleet.agent, name=name) for name in ("default", "other")},
             warm=self.shelf,
             hot=self.hot,
             blobs=self.blobs,
@@ -80,8 +80,8 @@ class Fleet:
     def any(self) -> Any:
         return self.ones[-1].service
 
-    async def session(self) -> Ref:
-        made = await self.ones[0].service.create(TENANT, id=None, opening=SessionCreated())
+    async def session(self, agent: str = "default") -> Ref:
+        made = await self.ones[0].service.create(TENANT, id=None, opening=SessionCreated(agent=agent))
         return Ref(TENANT, made.id)
 
     async def say(self, ref: Ref, said: Input | str, *, key: str | None = None, place: int = 0) -> Receipt:

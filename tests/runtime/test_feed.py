@@ -1,12 +1,16 @@
 """A feed looks at the log where the open step's pieces alone do not tell what happened."""
 
+import asyncio
+from collections.abc import Sequence
 from datetime import timedelta
 
 from dalsegno.core.event import SessionUpdated, TurnStarted
+from dalsegno.core.lease import Lease
 from dalsegno.core.stream import Piece
 from dalsegno.errors import Unavailable
-from dalsegno.ports import Hint, Member
-from dalsegno.runtime.hub import Feed
+from dalsegno.ports import Hint, Member, OpenStep, Ref
+from dalsegno.runtime.feed import Feed
+from dalsegno.runtime.hub import Hub
 from dalsegno.stores.memory import MemoryDatabase, MemoryHot, MemoryLog
 from dalsegno.testing.conformance.acts import accept, begin, change, delete, leased, session, work, written
 from tests.support import wait_until
@@ -114,3 +118,80 @@ async def test_who_asked_for_the_log_gets_the_log():
     feed.refresh("step")
     await wait_until(lambda: feed.head == known.head + 1, description="the log is read")
     feed.close()
+
+
+class Unasked(MemoryHot):
+    """Counts how often the open step is read."""
+
+    reads = 0
+
+    async def read(self, ref: Ref, *, base: int = 0, after: int = 0) -> OpenStep | None:
+        self.reads += 1
+        return await super().read(ref, base=base, after=after)
+
+
+async def _followed() -> tuple[Feed, Unasked, Lease, int]:
+    """A feed of a session at work, that has looked once; its hot tier, the lease, and the base of its open step."""
+    log, hot, ref = MemoryLog(MemoryDatabase()), Unasked(), session()
+    await log.join(Member("a", "a"), ttl=timedelta(minutes=1))
+    lease = await begin(log, ref, owner="a")
+    known = await log.load(ref)
+    assert known is not None
+    feed = Feed(ref, known, log, hot)
+    feed.refresh()
+    await wait_until(lambda: hot.reads == 1, description="the first look")
+    return feed, hot, lease, known.head
+
+
+async def test_words_that_a_hint_carries_are_shown_without_asking_for_them():
+    """One message from the model's replica to its readers elsewhere; what it does not carry is asked for as ever."""
+    feed, hot, lease, base = await _followed()
+    opened = Piece(base, 0, lease.turn, "msg_1", {"type": "message", "id": "msg_1"})
+    one, two, three = (
+        Piece(base, at, lease.turn, "msg_1", delta=word) for at, word in ((1, "one "), (5, "two "), (9, "3"))
+    )
+    hint = Hint(feed.ref.tenant, feed.ref.id, base, one.end, epoch=lease.epoch, pieces=(opened, one))
+    await hot.publish(feed.ref, lease.epoch, [opened, one])
+    for _ in range(2):
+        feed.hear(hint)
+        assert list(feed.pieces(0)) == [opened, one]
+    assert hot.reads == 1
+    await hot.publish(feed.ref, lease.epoch, [two, three])
+    feed.hear(Hint(feed.ref.tenant, feed.ref.id, base, three.end, epoch=lease.epoch, pieces=(three,)))
+    await wait_until(lambda: list(feed.pieces(0)) == [opened, one, two, three], description="the lost one is asked for")
+    assert hot.reads == 2
+    feed.close()
+
+
+async def test_a_zombies_late_hint_shows_nothing():
+    """P4: words under another epoch than the log's are looked up, where the fence is."""
+    feed, hot, lease, base = await _followed()
+    opened = Piece(base, 0, lease.turn, "msg_1", {"type": "message", "id": "msg_1"})
+    feed.hear(Hint(feed.ref.tenant, feed.ref.id, base, opened.end, epoch=lease.epoch - 1, pieces=(opened,)))
+    assert list(feed.pieces(0)) == []
+    await wait_until(lambda: hot.reads == 2, description="the step is looked up")
+    assert list(feed.pieces(0)) == []
+    feed.close()
+
+
+async def test_hints_of_one_step_become_one_as_long_as_they_are_short():
+    """What waits in the outbox is joined; a long stretch of text is left to those who ask for it."""
+    said: list[Hint] = []
+
+    class Told(MemoryHot):
+        async def tell(self, hints: Sequence[Hint]) -> None:
+            said.extend(hints)
+
+    ref = session()
+    hub = Hub(MemoryLog(MemoryDatabase()), Told())
+    pieces = [Piece(7, at, 3, "msg_1", delta="x" * 10) for at in range(0, 600, 10)]
+    running = asyncio.create_task(hub.run())
+    for first in (0, 1):
+        hub.published(ref, pieces[first : first + 1], epoch=2)
+    await wait_until(lambda: said, description="the first hint")
+    assert said == [Hint(ref.tenant, ref.id, 7, 20, epoch=2, pieces=tuple(pieces[:2]))]
+    said.clear()
+    hub.published(ref, pieces, epoch=2)
+    await wait_until(lambda: said, description="the second hint")
+    assert said == [Hint(ref.tenant, ref.id, 7, 600, epoch=2)]
+    running.cancel()

@@ -337,10 +337,10 @@ class Library:
         await turn.say(await turn.call(self.look_up, word=turn.text, pages=[1, 2]))
 
 
-async def ask(world: Fleet, text: str, *, tenant: str = TENANT, place: int = 0) -> str:
+async def ask(world: Fleet, text: str, *, tenant: str = TENANT, place: int = 0, agent: str = "default") -> str:
     """The answer, in a session of its own."""
     service = world.ones[place].service
-    ref = Ref(tenant, (await service.create(tenant, id=None, opening=SessionCreated())).id)
+    ref = Ref(tenant, (await service.create(tenant, id=None, opening=SessionCreated(agent=agent))).id)
     turn = await world.end_of(ref, await service.admit(ref, Message(text), key=None))
     assert turn.status == "completed", turn
     return text_of(turn.output[-1])
@@ -436,6 +436,17 @@ async def test_only_what_a_tool_returned_is_kept():
         assert not world.cache.entries._entries
 
 
+async def test_agents_do_not_share_the_results_of_tools_of_one_name():
+    """Two agents may each have a tool of that name, and mean another."""
+    library = Library()
+    async with fleet(library.agent, tuning=SPACIOUS) as world:
+        for count, agent in enumerate(("default", "other"), 1):
+            for _ in range(2):
+                assert await ask(world, "segno", agent=agent) == "found segno for t"
+                await results(world, count)
+            assert len(library.calls) == count
+
+
 async def test_a_large_result_is_each_sessions_own_artifact():
     """What was too much for one session's log is kept whole, and put into the other's cold tier."""
     library = Library()
@@ -471,6 +482,6 @@ def test_only_reads_are_kept(effect: Any):
             """Changes something."""
 
     with pytest.raises(ConfigError, match="read"):
-        msgspec.structs.replace(Library().look_up, effect=effect)
+        msgspec.structs.replace(Library().look_up.tool, effect=effect)
     with pytest.raises(ConfigError):
         Library(cache=timedelta(0))

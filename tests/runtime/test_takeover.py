@@ -12,8 +12,9 @@ import pytest
 from dalsegno.agents.tool import Crash, tool
 from dalsegno.core.cursor import Cursor
 from dalsegno.core.event import Event
+from dalsegno.core.ids import turn_id
 from dalsegno.core.input import Approval
-from dalsegno.core.part import ToolCall
+from dalsegno.core.part import Continue, Detail, ToolCall
 from dalsegno.core.stream import Dropped, Piece
 from dalsegno.errors import Unavailable
 from dalsegno.ports import Call, DidNotHappen, Happened, Ref
@@ -99,6 +100,49 @@ async def test_p8_the_same_answer_goes_on_where_it_was():
         assert [frame.cursor for frame in after] == sorted(frame.cursor for frame in after)
         started = (await world.data(ref, "turn.started"))[-1]
         assert started.carried == 1 + len("one two three ")
+
+
+async def test_p8_a_provider_that_takes_the_beginning_of_its_answer_says_only_the_rest():
+    """The successor's model is given what readers have seen, and readers see one answer; the log has it whole."""
+    given: list[str] = []
+    stop = asyncio.Event()
+
+    async def agent(turn: Turn) -> None:
+        async def model(context):
+            given.append(turn.prefix)
+            if turn.prefix:
+                yield Continue()
+                yield "three "
+                yield Detail({"signature": "s"})
+                return
+            yield "one "
+            yield "two "
+            stop.set()
+            await asyncio.Event().wait()
+
+        await turn.generate(model)
+
+    async with fleet(agent, count=2) as world:
+        ref = await world.session()
+        receipt = await world.say(ref, "tell")
+        await stop.wait()
+        stream = await world.any.follow(ref, after=Cursor(receipt.seq - 1), turn=turn_id(ref.id, receipt.turn))
+        frames: list[Any] = []
+
+        async def read() -> None:
+            async for frame in stream:
+                frames.append(frame)
+
+        reading = asyncio.create_task(read())
+        await wait_until(lambda: "one two " in text_of(frames).values(), description="a reader to have the words")
+        await world.kill()
+        turn = await world.end_of(ref, receipt)
+        assert given == ["", "one two "]
+        assert turn.output[0]["content"][0]["text"] == "one two three "
+        assert turn.output[0]["details"] == {"signature": "s"}
+        assert len(turn.output) == 1
+        await reading
+        assert list(text_of(frames).values()) == ["one two three "]
 
 
 async def test_p8_another_answer_begins_anew_and_nothing_is_retracted_silently():

@@ -9,7 +9,7 @@ import pytest
 
 from dalsegno.agents.tool import tool
 from dalsegno.core.part import ToolCall
-from dalsegno.core.tool import Tool
+from dalsegno.core.tool import ToolFunction
 from dalsegno.errors import Unavailable
 from dalsegno.ports import Call
 from dalsegno.runtime.handle import Turn
@@ -20,7 +20,7 @@ from tests.support import wait_until
 AWAY = Unavailable("the connection was lost", outcome="not_applied")
 
 
-def paying(pay: Tool) -> Any:
+def paying(pay: ToolFunction) -> Any:
     """An agent that calls the tool once."""
 
     async def model(context: Any) -> Any:

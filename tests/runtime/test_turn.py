@@ -7,9 +7,11 @@ from typing import Any
 import pytest
 
 from dalsegno.agents.tool import Crash, outside, tool
+from dalsegno.core.cursor import Cursor
 from dalsegno.core.event import ItemDone
 from dalsegno.core.input import Approval, Cancel, Message, ToolResult
-from dalsegno.core.part import Thought, ToolCall, Usage
+from dalsegno.core.part import Arguments, Thought, ToolCall, Usage
+from dalsegno.core.stream import Piece
 from dalsegno.errors import Refused
 from dalsegno.ports import Call
 from dalsegno.runtime.handle import Turn
@@ -533,3 +535,35 @@ async def test_models_side_by_side_keep_their_texts_apart():
         done = await world.data(ref, "item.done")
         assert sorted(data.step for data in done) == ["a#1", "b#1", "w#1", "w#2"]
         assert [data.streamed for data in done[:2]].count(True) == 1
+
+
+async def test_the_arguments_of_a_call_may_come_piece_by_piece():
+    """Readers are shown them as they come; the call has them whole. Without a call before them they are an error."""
+    shown = asyncio.Event()
+
+    async def agent(turn: Turn) -> None:
+        async def model(context):
+            if turn.text == "wrong":
+                yield Arguments("{}")
+            yield ToolCall("add", "", "c1")
+            yield Arguments('{"n"')
+            await shown.wait()
+            yield Arguments(":1}")
+
+        reply = await turn.generate(model)
+        assert reply.calls[0]["arguments"] == '{"n":1}'
+
+    async with fleet(agent) as world:
+        ref = await world.session()
+        receipt = await world.say(ref, "go")
+        deltas: list[str] = []
+        stream = await world.any.follow(ref, after=Cursor(receipt.seq - 1))
+        async for frame in stream:
+            if isinstance(frame.what, Piece) and frame.what.field == "arguments":
+                deltas.append(frame.what.delta)
+                shown.set()
+            if getattr(frame.what, "type", "") == "turn.completed":
+                break
+        assert "".join(deltas) == '{"n":1}'
+        turn = await world.ask(ref, "wrong")
+        assert "Arguments()" in turn.error.message

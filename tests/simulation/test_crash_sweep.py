@@ -28,6 +28,7 @@ SCRIPTS = {
     "agent_calls": Script("agent calls", (), before="call", words=3),
     "agent_step": Script("agent step", (), before="step", words=3),
     "artifact": Script("artifact", (("large",),), words=3),
+    "undone": Script("undone", (("paid", "booked"),), words=1, after="raise"),
 }
 EFFECTS = {
     **dict.fromkeys(
@@ -36,6 +37,7 @@ EFFECTS = {
     **dict.fromkeys(("words", "read", "outside", "agent_step", "artifact"), 0),
     "once_tell": 1,
     "parallel": 3,
+    "undone": 2,
 }
 """How often the outside world was changed once the turn has completed."""
 
@@ -43,7 +45,9 @@ EFFECTS = {
 @pytest.mark.parametrize("notice", ["told", "untold"])
 @pytest.mark.parametrize("name", list(SCRIPTS))
 def test_a_crash_at_every_step(name: str, notice: Notice):
-    """Wherever its replica dies, the turn completes on another one, each effect as often as its class promises."""
+    """Wherever its replica dies, the turn goes on to its end on another one, each effect as often as its class
+    promises; and, of a turn that fails, is undone once (which the world itself looks at: `testing.world.undone`).
+    """
     for seed in range(size(1, 50)):
         crashes = list(_crashes(SCRIPTS[name], notice, seed))
         problems = [
@@ -53,7 +57,9 @@ def test_a_crash_at_every_step(name: str, notice: Notice):
         ]
         assert not problems, "\n".join(problems[:20])
         points = {swept.point for swept in crashes}
-        assert {"model:delta", "log.commit:before", "log.commit[turn.completed]:after", "hot.publish:after"} <= points
+        end = "failed" if SCRIPTS[name].after else "completed"
+        assert {"model:delta", "log.commit:before", f"log.commit[turn.{end}]:after", "hot.publish:after"} <= points
+        assert not SCRIPTS[name].after or {"undo:before", "undo:effect", "undo:after", "log.close:after"} <= points
         assert len(crashes) > 50, "the sweep has come to an end before the turn had"
 
 
@@ -70,7 +76,7 @@ def _wrong(name: str, swept: Swept) -> list[str]:
     """What the class of effect promises and did not come about."""
     done, wanted = sum(swept.applied.values()), EFFECTS[name]
     unknown = sum("outcome of this call is unknown" in output for output in swept.outputs)
-    problems = list[str]()
+    problems = [f"{swept.not_undone} were not undone"] if swept.not_undone else []
     if name in ("once_tell", "parallel") and done < wanted and wanted - done <= unknown:
         return problems  # at most once: the model was told that nobody knows
     if done != wanted:

@@ -9,17 +9,20 @@ from typing import Any
 import msgspec
 import pytest
 
+from dalsegno.core import admit as core_admit
 from dalsegno.core import append as core_append
 from dalsegno.core import claim as core_claim
 from dalsegno.core import context as core_context
 from dalsegno.core import effect as core_effect
 from dalsegno.core import frozen, lifecycle
+from dalsegno.core import saga as core_saga
 from dalsegno.core.admit import Admission, admit
 from dalsegno.core.append import Expect, Keep, Write, append
 from dalsegno.core.cursor import Cursor
 from dalsegno.core.session import fold
 from dalsegno.core.step import Journal
-from dalsegno.runtime import archivist, contexts, eraser, hub, recorder, replica, service, steps, tools
+from dalsegno.runtime import archivist, contexts, eraser, feed, recorder, replica, service, steps, tools
+from dalsegno.runtime import saga as runtime_saga
 from dalsegno.runtime.decided import result_of
 from dalsegno.runtime.duty import Duty
 from dalsegno.runtime.handle import Turn
@@ -227,7 +230,7 @@ def a_cursor_without_its_offset(patch: pytest.MonkeyPatch) -> None:
 @mutant
 def a_step_is_shown_after_it_is_over(patch: pytest.MonkeyPatch) -> None:
     """Readers are shown pieces without a look whether their step is still open."""
-    patch.setattr(hub, "closes", lambda event: False)
+    patch.setattr(feed, "closes", lambda event: False)
 
 
 @mutant
@@ -316,8 +319,8 @@ def what_is_near_is_taken_for_the_whole(patch: pytest.MonkeyPatch) -> None:
     """Nobody reads what the log has after the context that is kept near."""
     real = contexts.Contexts._nearby
 
-    async def whole(self: Any, ref: Any, *, after: int, before: int) -> Any:
-        found = await real(self, ref, after=after, before=before)
+    async def whole(self: Any, ref: Any, session: Any, *, after: int, before: int) -> Any:
+        found = await real(self, ref, session, after=after, before=before)
         kept = await self._near.get(ref, frozen.CONTEXT)
         if found is None or kept is None:
             return None
@@ -411,6 +414,45 @@ def a_sweep_without_an_epoch(patch: pytest.MonkeyPatch) -> None:
     """What no log points to is removed, although somebody who came meanwhile may be about to."""
     patch.setattr(archivist, "fence", lambda session, known, now, *, seen: Keep(None if session.deleted else session))
     patch.setattr(archivist, "unwanted", lambda names, *, epoch, wanted: [name for name in names if name not in wanted])
+
+
+@mutant
+def the_first_is_undone_first(patch: pytest.MonkeyPatch) -> None:
+    """Effects are undone in the order in which they were done."""
+    real = core_saga.owed
+    patch.setattr(core_saga, "owed", lambda journal: tuple(reversed(real(journal))))
+
+
+@mutant
+def what_is_undone_is_undone_again(patch: pytest.MonkeyPatch) -> None:
+    """A successor does not see what has been undone already."""
+    real = Journal.note
+
+    def blind(self: Journal, event: Any) -> None:
+        real(self, event)
+        if event.type == "turn.started":
+            self.undone.clear()
+
+    patch.setattr(Journal, "note", blind)
+
+
+@mutant
+def an_undo_key_of_its_attempt(patch: pytest.MonkeyPatch) -> None:
+    """A compensation that is sent again is another one."""
+    real = runtime_saga.Saga._undo_one
+
+    async def fresh(self: Any, one: Any) -> None:
+        await real(self, replace(one, key=f"{one.key}.{self._recorder.lease.epoch}"))
+
+    patch.setattr(runtime_saga.Saga, "_undo_one", fresh)
+
+
+@mutant
+def a_turn_that_owes_is_ended(patch: pytest.MonkeyPatch) -> None:
+    """Nobody is asked to undo what a parked or dead turn has done."""
+    real_stop, real_end = core_admit._stop, core_claim._end
+    patch.setattr(core_admit, "_stop", lambda turn, *said, **more: real_stop(replace(turn, owes=False), *said, **more))
+    patch.setattr(core_claim, "_end", lambda turn, orphaned: real_end(replace(turn, owes=False), orphaned))
 
 
 @pytest.mark.parametrize("name", list(MUTANTS))

@@ -76,6 +76,9 @@ CHANGES: list[tuple[int, dict[str, Any], str]] = [
     (4, {"data": {"item": {"type": "message", "role": "assistant"}}}, "id"),
     (4, {"data": {"item": {"id": "x"}}}, "type"),
     (4, {"data": {"item": {"type": "function_call", "id": "x"}}}, "call_id"),
+    (4, {"data": {"item": {"type": "dalsegno:inside", "id": "x", "call_id": "c"}}}, "item.type"),
+    (4, {"data": {"item": {"type": "dalsegno:inside", "id": "x", "item": {"type": "message", "id": "y"}}}}, "call_id"),
+    (4, {"data": {"item": {"type": "dalsegno:inside", "id": "x", "call_id": "c", "item": {"type": "message"}}}}, "id"),
     (6, {"turn": turn_id(S, 2)}, "`turn`"),
     (6, {"extra": 1}, "extra"),
 ]

@@ -113,20 +113,20 @@ def _message(session: Session, said: Message, key: str | None, queue_max: int) -
         return [created]
     if said.on_busy == "reject":
         return Refusal("session_busy", "a turn is open; wait for its end, or send another `on_busy`")
-    if said.on_busy == "steer":
+    if said.on_busy == "steer" and not running.undoing:
         return [Draft(TurnInput(said, key), running.first)]
     if len(session.open) >= queue_max:
         return Refusal("queue_full", f"{queue_max} turns are open already")
-    if said.on_busy == "queue":
+    if said.on_busy in ("queue", "steer"):
         return [created]
     hide = said.on_busy == "rollback"
     return [*_stop(running, Cancel(hide=hide), said.on_busy, key=None), created]
 
 
 def _stop(turn: OpenTurn, said: Cancel, by: str, *, key: str | None) -> list[Draft]:
-    """A turn that nobody runs ends at once; one that runs is asked to."""
+    """A turn that nobody runs ends at once, if nothing it did is to be undone; one that runs is asked to."""
     heard = Draft(TurnInput(said, key), turn.first)
-    if turn.state == "running":
+    if turn.state == "running" or turn.owes:
         return [heard]
     return [heard, Draft(TurnCancelled(by=by, hidden=said.hide or turn.hide), turn.first)]
 
@@ -134,7 +134,7 @@ def _stop(turn: OpenTurn, said: Cancel, by: str, *, key: str | None) -> list[Dra
 def _decision(session: Session, said: Approval | ToolResult, key: str | None) -> list[Draft] | Refusal:
     kind = "approval" if isinstance(said, Approval) else "tool_result"
     for turn in session.open:
-        for action in turn.actions:
+        for action in () if turn.cancel else turn.actions:
             if action.call_id != said.call_id:
                 continue
             if action.decided:

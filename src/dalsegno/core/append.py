@@ -11,7 +11,16 @@ from typing import Any, Generic, Literal, TypeAlias, TypeVar
 import msgspec
 
 from dalsegno.core import codec
-from dalsegno.core.event import Data, Event, TurnCancelled, TurnCompleted, TurnFailed, TurnStarted
+from dalsegno.core.event import (
+    Data,
+    Event,
+    TurnCancelled,
+    TurnCompleted,
+    TurnError,
+    TurnFailed,
+    TurnStarted,
+    TurnUndoing,
+)
 from dalsegno.core.lease import Lease
 from dalsegno.core.refs import Ref
 from dalsegno.core.session import Session, apply, replace
@@ -126,7 +135,8 @@ def append(
     """What a replica writes for the turn it holds.
 
     `then` says what becomes of the lease: `hold` it, `release` it, or after the turn's end `take` the session's next
-    turn in the same commit. A cancel that is in the log before the end decides how the turn ends.
+    turn in the same commit. A cancel that is in the log before the end decides how the turn ends. An end other than
+    completion is refused as `owes` as long as undoing what the turn did has not begun.
     """
     if session is None or session.deleted or session.epoch != lease.epoch or session.owner != lease.owner:
         return Fenced()
@@ -137,7 +147,10 @@ def append(
         return Refusal("behind", f"the turn was last written to at {turn.last}")
     if expect.seen is not None and turn.steer > expect.seen and not turn.cancel:
         return Refusal("unread", f"a message joined the turn at {turn.steer}")
-    session, events = record(session, [_settle(draft, turn) for draft in drafts], now)
+    settled = [_settle(draft, turn) for draft in drafts]
+    if turn.must_undo and _fails(settled):
+        return Refusal("owes", "what the turn's tools did is to be undone first")
+    session, events = record(session, settled, now)
     keys = tuple(
         (draft.digest, Known(b"", event.seq, lease.turn, ""))
         for draft, event in zip(drafts, events, strict=True)
@@ -152,10 +165,31 @@ def append(
     return Write(session, events, Appended(session, held, events), keys)
 
 
+def give_up(
+    session: Session | None, known: Known | None, now: int, *, lease: Lease, error: TurnError
+) -> Decision[Appended]:
+    """End a turn that nobody can run. What it did cannot be undone then, either."""
+    turn = None if session is None else session.turn(lease.turn)
+    if turn is None or not turn.owes:
+        drafts = [Draft(TurnFailed(error), lease.turn)]
+    else:
+        error = replace(error, message=f"{error.message} (what its tools did is not undone)")
+        begun = [] if turn.undoing else [Draft(TurnUndoing(error), lease.turn)]
+        drafts = [*begun, Draft(TurnFailed(error), lease.turn)]
+    return append(session, now, lease=lease, drafts=drafts, then="release")
+
+
+def _fails(drafts: Sequence[Draft]) -> bool:
+    """Whether they end the turn, and not well, and do not begin to undo it before."""
+    kinds = {type(draft.data) for draft in drafts}
+    return bool(kinds & {TurnCancelled, TurnFailed}) and TurnUndoing not in kinds
+
+
 def _settle(draft: Draft, turn: OpenTurn) -> Draft:
-    if turn.cancel and isinstance(draft.data, TurnCompleted | TurnFailed | TurnCancelled):
-        return Draft(TurnCancelled(by=turn.cancel, hidden=turn.hide), draft.turn)
-    return draft
+    if not turn.cancel or not isinstance(draft.data, TurnCompleted | TurnFailed | TurnCancelled):
+        return draft
+    not_undone = () if isinstance(draft.data, TurnCompleted) else draft.data.not_undone
+    return Draft(TurnCancelled(by=turn.cancel, hidden=turn.hide, not_undone=not_undone), draft.turn)
 
 
 def follows(ref: Ref, before: Session | None, write: Write[Any]) -> bool:
@@ -172,7 +206,9 @@ def follows(ref: Ref, before: Session | None, write: Write[Any]) -> bool:
 def take(session: Session, *, owner: str, now: int) -> tuple[Session, tuple[Event, ...], Lease | None]:
     """Give a free session that has something to run to `owner`: a new epoch, and the turn's start on record."""
     turn = session.running
-    if turn is None or session.owner is not None or session.deleted or session.ready_at != 0 or turn.cancel:
+    if turn is None or session.owner is not None or session.deleted or session.ready_at != 0:
+        return session, (), None
+    if turn.cancel and not turn.owes:
         return session, (), None
     attempt, epoch = max(turn.attempt, 1), session.epoch + 1
     started = Draft(TurnStarted(attempt=attempt, epoch=epoch, carried=0), turn.first)

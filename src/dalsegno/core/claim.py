@@ -5,13 +5,17 @@ turn.
 import msgspec
 
 from dalsegno.core.append import Decision, Draft, Keep, Write, record, take
-from dalsegno.core.event import Event, TurnCancelled, TurnError, TurnFailed, TurnInput
+from dalsegno.core.event import Event, TurnCancelled, TurnError, TurnFailed, TurnInput, TurnUndoing
 from dalsegno.core.input import Approval, ToolResult
 from dalsegno.core.lease import Lease
 from dalsegno.core.session import Session, replace
 from dalsegno.core.turn import OpenTurn, undecided
 
 ATTEMPTS_MAX = 3
+UNDOING_ATTEMPTS_MAX = 2 * ATTEMPTS_MAX
+"""After so many deaths since undoing began a turn ends as it is. `core.saga` has given up before: by then nothing of
+the user's is run any more, and what is left is only written down.
+"""
 
 
 class Claimed(msgspec.Struct, frozen=True):
@@ -29,7 +33,8 @@ def claim(session: Session | None, now: int, *, owner: str, chances: int = 1) ->
     death convicts the turn that caused it and not those that ran beside it.
 
     A turn that a client has cancelled meanwhile ends here, and so does one that has cost `ATTEMPTS_MAX` replicas their
-    lives; then the next one is taken. An action whose time is over is decided by its expiry.
+    lives; then the next one is taken. If what it did is to be undone, it is taken for that, and ends afterwards. An
+    action whose time is over is decided by its expiry.
     """
     if session is None or session.deleted or session.moved or not session.open:
         return Keep(Claimed(session or Session(id="", tenant=""), (), None))
@@ -43,6 +48,10 @@ def claim(session: Session | None, now: int, *, owner: str, chances: int = 1) ->
         return Write(session, written, Claimed(session, written, None))
     if chances < 1 and turn.attempt + orphaned >= ATTEMPTS_MAX:
         return Keep(Claimed(session, (), None))
+    if turn.must_undo and (turn.cancel or _is_poison(turn, orphaned)):
+        undoing = TurnUndoing(error=None if turn.cancel else _poisoned(turn), died=orphaned)
+        session, events = record(session, [Draft(undoing, turn.first)], now)
+        written, turn = written + events, session.open[0]
     if orphaned and turn.state == "running":
         return _adopt(session, turn, written, owner)
     session, events = record(session, _expire(turn, now), now)
@@ -73,12 +82,22 @@ def readopt(session: Session | None, now: int, *, owner: str) -> Decision[Claime
 
 
 def _end(turn: OpenTurn, orphaned: bool) -> Draft | None:
+    """How a turn ends that nobody is to run any more. One that is being undone goes on, unless that kills for ever."""
+    if turn.owes:
+        hopeless = orphaned and bool(turn.undoing) and turn.attempt - turn.undoing >= UNDOING_ATTEMPTS_MAX
+        return Draft(TurnFailed(_poisoned(turn)), turn.first) if hopeless else None
     if turn.cancel:
         return Draft(TurnCancelled(by=turn.cancel, hidden=turn.hide), turn.first)
-    if orphaned and turn.attempt >= ATTEMPTS_MAX:
-        error = TurnError("poisoned", f"{turn.attempt} attempts ended in the death of their replica")
-        return Draft(TurnFailed(error), turn.first)
-    return None
+    return Draft(TurnFailed(_poisoned(turn)), turn.first) if _is_poison(turn, orphaned) else None
+
+
+def _is_poison(turn: OpenTurn, orphaned: bool) -> bool:
+    return orphaned and turn.attempt >= ATTEMPTS_MAX
+
+
+def _poisoned(turn: OpenTurn) -> TurnError:
+    half = "; what it had done is undone in part, or not at all" if turn.undoing else ""
+    return TurnError("poisoned", f"{turn.attempt} attempts ended in the death of their replica{half}")
 
 
 def _adopt(session: Session, turn: OpenTurn, written: tuple[Event, ...], owner: str) -> Decision[Claimed]:

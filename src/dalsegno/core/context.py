@@ -1,9 +1,10 @@
 """The context: what a model is shown, as a function of the log and of nothing else (law 13).
 
-Turns follow each other in the order of their admission, each beginning with its message. Within a turn items follow the
-log, except that whatever was said while calls were unanswered comes after their results. Every prefix of a log gives a
-transcript that providers accept: each call has exactly one result, and where the log has none yet, or never will, the
-context says so in its place.
+Turns follow each other in the order of their admission, each beginning with its message; between them stand, as if they
+were turns, the stretches that were brought in from outside (`core.stretch`). Within a turn items follow the log, except
+that whatever was said while calls were unanswered comes after their results. Every prefix of a log gives a transcript
+that providers accept: each call has exactly one result, and where the log has none yet, or never will, the context says
+so in its place.
 """
 
 from collections.abc import Iterable
@@ -11,11 +12,14 @@ from collections.abc import Iterable
 import msgspec
 
 from dalsegno.core import codec, json
-from dalsegno.core.event import ContextSummarized, Event, TurnCancelled, TurnCreated, TurnInput
-from dalsegno.core.ids import item_id, short_hash, turn_id
+from dalsegno.core.event import ContextSummarized, Event, ItemsRemoved, TurnCancelled, TurnCreated, TurnInput
+from dalsegno.core.ids import item_id, turn_id
 from dalsegno.core.input import Message
-from dalsegno.core.item import CALL, CONVERSATION, MESSAGE, OUTPUT, Items, output, user_message
+from dalsegno.core.item import MESSAGE, Items, user_message
 from dalsegno.core.json import JsonObject
+from dalsegno.core.session import Session
+from dalsegno.core.shown import Shown, note, parsed, place, shown
+from dalsegno.core.stretch import without
 from dalsegno.errors import Unreadable
 
 PENDING = "No result yet."
@@ -27,36 +31,6 @@ class Context(msgspec.Struct, frozen=True):
 
     items: Items
     through: int
-
-
-class _Head(msgspec.Struct):
-    """As much of an item as its place depends on. A client's items may hold anything under these names."""
-
-    type: str
-    status: object = ""
-    call_id: object = ""
-
-
-class _Done(msgspec.Struct):
-    item: msgspec.Raw
-    step: str | None = None
-
-
-_head = msgspec.json.Decoder(_Head).decode
-_done = msgspec.json.Decoder(_Done).decode
-
-
-class _Turn(msgspec.Struct):
-    """A turn's items in the order they are shown. `waiting` are the calls of `step` that have no result yet, `held` is
-    what came meanwhile: it is shown after their results."""
-
-    items: list[bytes] = []
-    step: str | None = None
-    waiting: dict[str, None] = {}
-    held: list[tuple[bytes, str | None]] = []
-    partial: list[bytes] = []
-    started: bool = False
-    weight: int = 0
 
 
 class _Border(msgspec.Struct, frozen=True):
@@ -76,6 +50,8 @@ class Transcript(msgspec.Struct):
 
     session: str
     head: int = 0
+    removed: tuple[tuple[int, int], ...] = ()
+    """From which event to which nothing is shown, and what was open at its beginning ends (`Session.removed`)."""
     weight: int = 0
     """Bytes of log that the context stands for, the summary left out."""
     last: Event | None = None
@@ -84,27 +60,46 @@ class Transcript(msgspec.Struct):
     summary: bytes | None = None
     settled: list[bytes] = []
     borders: list[_Border] = []
-    turns: dict[int, _Turn] = {}
+    turns: dict[int, Shown] = {}
+    stretch: int = 0
+    """The stretch that may go on, which is among the `turns`."""
 
     def add(self, event: Event) -> None:
-        """Take one more event into account, in `seq` order."""
-        self._fold(event)
-        self.head, self.last = event.seq, event
-
-    def _fold(self, event: Event) -> None:
+        """Take one more event into account, in `seq` order. Raises `Unreadable` for a removal that `removed` does not
+        tell of: what was to be passed over has been folded in.
+        """
         if event.type == "context.summarized":
             self._summarize(codec.decode(event))
+        elif event.type == "items.removed":
+            self._remove(codec.decode(event), event.seq)
+        elif not self._passes_over(event.seq):
+            self._fold(event)
+        self.head, self.last = event.seq, event
+
+    def goes_on(self, session: Session) -> bool:
+        """Whether what was folded here is still the session's; what was removed since is passed over from now on."""
+        if _until(session.removed, self.head) != _until(self.removed, self.head):
+            return False
+        self.removed = session.removed
+        return True
+
+    def _passes_over(self, seq: int) -> bool:
+        return any(first <= seq <= last for first, last in self.removed)
+
+    def _fold(self, event: Event) -> None:
+        if event.turn is None and event.type == "item.done":
+            self._bring(event)
             return
         if event.turn is None or event.turn <= self.through:
             return
         turn = self.turns.get(event.turn)
         if turn is None:
-            turn = self.turns[event.turn] = _Turn()
-        turn.weight += len(event.data)
-        self.weight += len(event.data)
+            self._end_stretch()
+            turn = self.turns[event.turn] = Shown()
+        self._weigh(turn, event)
         match event.type:
             case "item.done":
-                _note(turn, event)
+                note(turn, event)
             case "turn.created" | "turn.input":
                 self._hear(turn, event)
             case "turn.started":
@@ -118,7 +113,18 @@ class Transcript(msgspec.Struct):
         items += self.settled
         for first, turn in sorted(self.turns.items()):
             if turn.started:
-                items += _shown(turn, PENDING, (self.session, first))
+                items += shown(turn, PENDING, (self.session, first))
+        return Context(Items(items), self.head)
+
+    def opening(self, first: int, count: int) -> Context:
+        """The context that turn `first` began with: what was there before it, and its message of `count` items."""
+        items = [] if self.summary is None else [self.summary]
+        items += self.settled
+        for number, turn in sorted(self.turns.items()):
+            if number == first:
+                items += turn.items[:count]
+            elif number < first and turn.started:
+                items += shown(turn, PENDING, (self.session, number))
         return Context(Items(items), self.head)
 
     def excess(self, limit: int) -> int | None:
@@ -126,9 +132,9 @@ class Transcript(msgspec.Struct):
         if self.weight <= limit:
             return None
         left, through = self.weight, None
-        for place, border in enumerate(self.borders):
+        for number, border in enumerate(self.borders, 1):
             left -= border.weight
-            later = self.borders[place + 1].first if place + 1 < len(self.borders) else min(self.turns, default=0)
+            later = self.borders[number].first if number < len(self.borders) else min(self.turns, default=0)
             through = later - 1 if later else self.head
             if left <= limit // 2:
                 break
@@ -145,70 +151,54 @@ class Transcript(msgspec.Struct):
         self.turns = {first: turn for first, turn in self.turns.items() if first > data.through}
         self.weight = sum(border.weight for border in kept) + sum(turn.weight for turn in self.turns.values())
 
-    def _settle(self, first: int, turn: _Turn, event: Event) -> None:
-        del self.turns[first]
+    def _remove(self, data: object, seq: int) -> None:
+        if not self._passes_over(seq):
+            raise Unreadable(f"session {self.session}: what event {seq} removes was folded in")
+        if isinstance(data, ItemsRemoved) and data.after == 0:
+            self.summary, self.settled, self.borders, self.turns, self.weight = None, [], [], {}, 0
+        for first in sorted(self.turns):
+            self._keep(first)
+        self.stretch = 0
+
+    def _bring(self, event: Event) -> None:
+        done = parsed(event)
+        first = done.since
+        if first is None or first <= self.through:
+            return
+        if first != self.stretch:
+            self._end_stretch()
+            self.stretch, self.turns[first] = first, Shown(started=True, outside=True)
+        self._weigh(self.turns[first], event)
+        place(self.turns[first], bytes(done.item), None)
+
+    def _end_stretch(self) -> None:
+        if self.stretch in self.turns:
+            self._keep(self.stretch)
+        self.stretch = 0
+
+    def _weigh(self, turn: Shown, event: Event) -> None:
+        turn.weight += len(event.data)
+        self.weight += len(event.data)
+
+    def _settle(self, first: int, turn: Shown, event: Event) -> None:
         data = codec.decode(event)
-        if not turn.started or (isinstance(data, TurnCancelled) and data.hidden):
+        turn.started = turn.started and not (isinstance(data, TurnCancelled) and data.hidden)
+        self._keep(first)
+
+    def _keep(self, first: int) -> None:
+        """The turn is over: what is shown of it stays as it is."""
+        turn = self.turns.pop(first)
+        if not turn.started:
             self.weight -= turn.weight
             return
         self.borders.append(_Border(first, len(self.settled), turn.weight))
-        self.settled += _shown(turn, ABANDONED, (self.session, first))
+        self.settled += shown(turn, ABANDONED, (self.session, first))
 
-    def _hear(self, turn: _Turn, event: Event) -> None:
+    def _hear(self, turn: Shown, event: Event) -> None:
         data = codec.decode(event)
         if isinstance(data, TurnCreated | TurnInput) and isinstance(data.input, Message):
             for item in message_items(data.input, session=self.session, turn=event.turn or 0, seq=event.seq):
-                _place(turn, json.dumps(item), None)
-
-
-def _note(turn: _Turn, event: Event) -> None:
-    try:
-        done = _done(event.data)
-        item, head = bytes(done.item), _head(done.item)
-    except msgspec.MsgspecError as error:
-        raise Unreadable(f"event {event.seq} (item.done) cannot be understood: {error}") from error
-    if head.type not in CONVERSATION:
-        return
-    if head.status == "incomplete" and head.type != OUTPUT:
-        # a piece of an answer that was cut off: shown if nothing took its place, and only if it is text
-        if head.type == MESSAGE:
-            turn.partial.append(item)
-        return
-    turn.partial = []
-    _place(turn, item, done.step)
-
-
-def _place(turn: _Turn, item: bytes, step: str | None) -> None:
-    head = _head(item)
-    if turn.waiting:
-        answers = head.type == OUTPUT and head.call_id in turn.waiting
-        joins = head.type == CALL and step is not None and step == turn.step
-        if not answers and not joins:
-            turn.held.append((item, step))
-            return
-    turn.items.append(item)
-    if head.type == CALL:
-        turn.waiting[str(head.call_id)], turn.step = None, step
-    elif head.type == OUTPUT:
-        turn.waiting.pop(str(head.call_id), None)
-        if not turn.waiting:
-            held, turn.held = turn.held, []
-            for later in held:
-                _place(turn, *later)
-
-
-def _shown(turn: _Turn, missing: str, name: tuple[str, int]) -> list[bytes]:
-    """All that a model is shown of a turn; calls without a result have `missing` as theirs."""
-    items = list(turn.items)
-    for call_id in turn.waiting:
-        made = item_id(turn_id(*name), OUTPUT, f"0_{short_hash(call_id)[:8]}")
-        items.append(json.dumps(output(call_id, missing, item_id=made, status="incomplete")))
-    if turn.held:
-        rest = _Turn()
-        for later in turn.held:
-            _place(rest, *later)
-        items += _shown(rest, missing, name)
-    return items + turn.partial
+                place(turn, json.dumps(item), None)
 
 
 def message_items(said: Message, *, session: str, turn: int, seq: int) -> list[JsonObject]:
@@ -222,9 +212,25 @@ def message_items(said: Message, *, session: str, turn: int, seq: int) -> list[J
     ]
 
 
+def _until(removed: tuple[tuple[int, int], ...], head: int) -> list[tuple[int, int]]:
+    """The same of the log up to event `head`."""
+    return [(first, min(last, head)) for first, last in removed if first <= head]
+
+
+def removed(events: Iterable[Event]) -> tuple[tuple[int, int], ...]:
+    """What these events say was removed (`Session.removed`)."""
+    found: tuple[tuple[int, int], ...] = ()
+    for event in events:
+        data = codec.decode(event) if event.type == "items.removed" else None
+        if isinstance(data, ItemsRemoved):
+            found = without(found, after=data.after, seq=event.seq)
+    return found
+
+
 def context(events: Iterable[Event], *, session: str) -> Context:
     """The context of a whole log, or of the part of it that begins with the summary."""
-    transcript = Transcript(session)
+    events = list(events)
+    transcript = Transcript(session, removed=removed(events))
     for event in events:
         transcript.add(event)
     return transcript.context()

@@ -90,8 +90,10 @@ class TurnStarted(_Data, frozen=True):
 
 class ItemDone(_Data, frozen=True):
     """A finished item. `step` is the key of the step that made it; `streamed` says its deltas counted in cursors.
-
     On a step's first item, `through` is the last event that the model had been shown, `usage` what the call cost.
+    `idle`: an output for which no tool was run.
+    One that somebody outside brought in is of the stretch that began at event `since` (`core.stretch`); `artifact`
+    points to all of it where the log holds the beginnings of its texts.
     """
 
     item: JsonObject
@@ -99,16 +101,28 @@ class ItemDone(_Data, frozen=True):
     streamed: bool = False
     through: int | None = None
     usage: JsonObject | None = None
+    since: int | None = None
+    artifact: JsonObject | None = None
+    idle: bool = False
+
+
+class ItemsRemoved(_Data, frozen=True):
+    """What the conversation had after event `after` is no part of it any more; 0 = all of it, summaries included."""
+
+    after: int
 
 
 class ToolIntent(_Data, frozen=True):
-    """The decision to act, committed before the effect. `dedupe` is the digest under which its result is shared."""
+    """The decision to act, committed before the effect. `dedupe` is the digest under which its result is shared.
+    `undo`: its tool can undo it; of such a call `gated` says that it is not made before somebody has answered."""
 
     call_id: str
     name: str
     effect: EffectClass
     key: str
     dedupe: str | None = None
+    undo: bool = False
+    gated: bool = False
 
 
 class Action(_Data, frozen=True):
@@ -142,10 +156,28 @@ class TurnError(_Data, frozen=True):
     message: str
 
 
+class TurnUndoing(_Data, frozen=True):
+    """What the turn did is undone; then it fails with `error`, or is cancelled. `died`: its replica had just died."""
+
+    error: TurnError | None = None
+    died: bool = False
+
+
+class ToolUndone(_Data, frozen=True):
+    """What became of undoing a call, under `key`: it was `completed`, or given up."""
+
+    call_id: str
+    name: str
+    key: str
+    status: Literal["completed", "incomplete"] = "completed"
+    output: str = ""
+
+
 class TurnFailed(_Data, frozen=True):
-    """The turn ended in an error; the session is usable."""
+    """The turn ended in an error; the session is usable. `not_undone`: calls that could not be undone."""
 
     error: TurnError
+    not_undone: tuple[str, ...] = ()
 
 
 class TurnCancelled(_Data, frozen=True):
@@ -153,6 +185,7 @@ class TurnCancelled(_Data, frozen=True):
 
     by: str
     hidden: bool = False
+    not_undone: tuple[str, ...] = ()
 
 
 class ContextSummarized(_Data, frozen=True):
@@ -185,6 +218,9 @@ Data: TypeAlias = (
     | TurnFailed
     | TurnCancelled
     | ContextSummarized
+    | ItemsRemoved
+    | TurnUndoing
+    | ToolUndone
 )
 
 TYPES: dict[str, tuple[int, type[Data]]] = {
@@ -203,6 +239,9 @@ TYPES: dict[str, tuple[int, type[Data]]] = {
     "context.summarized": (13, ContextSummarized),
     "session.moved": (14, SessionMoved),
     "session.settled": (15, SessionSettled),
+    "items.removed": (16, ItemsRemoved),
+    "turn.undoing": (17, TurnUndoing),
+    "tool.undone": (18, ToolUndone),
 }
 """Type name → (the number that stores keep, the struct). Numbers are never reused."""
 

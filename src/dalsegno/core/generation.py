@@ -10,7 +10,7 @@ from collections.abc import Iterable
 
 import msgspec
 
-from dalsegno.core.item import CALL, FIELD_OF, closed
+from dalsegno.core.item import CALL, FIELD_OF, MESSAGE, closed
 from dalsegno.core.json import JsonObject
 from dalsegno.core.stream import Piece
 
@@ -63,6 +63,25 @@ class Generation:
         """The model is asked again in this attempt: what it said so far is a prefix like any other."""
         self._made = []
         self._repeating = bool(self._shown)
+
+    @property
+    def made(self) -> int:
+        """How many items the model has begun since it was asked."""
+        return len(self._made)
+
+    @property
+    def prefix(self) -> str:
+        """The text that was shown of a message which the model may be asked to go on with."""
+        last = self._shown[-1] if self._repeating else None
+        return last.text() if last is not None and last.item["type"] == MESSAGE else ""
+
+    def go_on(self) -> bool:
+        """The model was given `prefix` and says what comes after it; False: there is none."""
+        if not self.prefix or self._made:
+            return False
+        self._made = [_Item(shown.item, shown.item, [shown.text()], shown.length) for shown in self._shown]
+        self._repeating = False
+        return True
 
     def open(self, item: JsonObject) -> Pieces | Diverged:
         """A new item begins; `item` is empty and carries the id it is to have."""

@@ -13,6 +13,7 @@ from dalsegno.errors import Refused
 
 _UUID = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}")
 _HEX = re.compile(r"[0-9a-f]{32}")
+SESSION_NAME_BYTES_MAX = 1024
 
 
 def parse_session_id(text: str) -> str:
@@ -28,11 +29,27 @@ def parse_session_id(text: str) -> str:
     raise Refused("invalid_request", "a session id is a UUID, as in 0198f0c2-7d1e-7c3a-9b52-5f0d4f6f1a2b")
 
 
+def session_named(name: str) -> str:
+    """The id of the session that somebody outside calls `name`: the id itself, or the UUIDv8 that the name stands for.
+
+    Raises `Refused("invalid_request")` for a name that is empty, or longer than 1,024 bytes, or no Unicode text.
+    """
+    try:
+        raw = name.encode()
+    except UnicodeEncodeError:
+        raise Refused("invalid_unicode", "a session's name holds a lone surrogate") from None
+    if not 0 < len(raw) <= SESSION_NAME_BYTES_MAX:
+        raise Refused("invalid_request", f"a session's name has 1 to {SESSION_NAME_BYTES_MAX} bytes")
+    if _UUID.fullmatch(name.lower()) or _HEX.fullmatch(name.lower()):
+        return parse_session_id(name)
+    return _v8(hashlib.blake2b(b"session/" + raw, digest_size=16).hexdigest())
+
+
 @lru_cache(maxsize=4096)
 def turn_id(session: str, first: int) -> str:
     """The id of the turn whose `turn.created` has the number `first`: UUIDv8, the last 32 bits are that number."""
     digest = hashlib.blake2b(f"turn/{session}/{first}".encode(), digest_size=12).hexdigest()
-    return _dashed(f"{digest[:12]}8{digest[13:16]}{'89ab'[int(digest[16], 16) % 4]}{digest[17:24]}{first:08x}")
+    return _v8(f"{digest}{first:08x}")
 
 
 def turn_number(session: str, turn: str) -> int | None:
@@ -55,6 +72,16 @@ def effect_key(tenant: str, session: str, turn: str, call_id: str) -> str:
     return short_hash("effect", tenant, session, turn, call_id)
 
 
+def undo_key(key: str) -> str:
+    """The key under which the call of that key is undone: as stable, and another one."""
+    return short_hash("undo", key)
+
+
+def undone_digest(key: str) -> bytes:
+    """What the log knows the call of that key under once it has been undone."""
+    return hash16("undone", key)
+
+
 def short_hash(*parts: str | bytes) -> str:
     """128 bits of a hash over parts whose borders count, in 22 URL-safe characters."""
     return base64.urlsafe_b64encode(hash16(*parts)).rstrip(b"=").decode()
@@ -65,6 +92,10 @@ def hash16(*parts: str | bytes) -> bytes:
     raws = [part.encode("utf-8", "surrogatepass") if isinstance(part, str) else part for part in parts]
     bordered = b"".join([len(raw).to_bytes(8, "big") + raw for raw in raws])
     return hashlib.blake2b(bordered, digest_size=16).digest()
+
+
+def _v8(digits: str) -> str:
+    return _dashed(f"{digits[:12]}8{digits[13:16]}{'89ab'[int(digits[16], 16) % 4]}{digits[17:]}")
 
 
 def _dashed(digits: str) -> str:

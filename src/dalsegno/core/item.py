@@ -17,6 +17,8 @@ OUTPUT: Final = "function_call_output"
 REASONING: Final = "reasoning"
 STEP: Final = "dalsegno:step"
 EVENT: Final = "dalsegno:event"
+INSIDE: Final = "dalsegno:inside"
+OWN_PREFIX: Final = "dalsegno:"
 
 CONVERSATION = frozenset({MESSAGE, CALL, OUTPUT, REASONING})
 
@@ -68,6 +70,17 @@ def custom(name: str, data: Json, *, item_id: str) -> JsonObject:
     return {"type": EVENT, "id": item_id, "name": name, "data": data}
 
 
+def inside(call_id: str, item: JsonObject) -> JsonObject:
+    """What was said or done inside a call, by an agent that is a tool: no part of the conversation."""
+    return {"type": INSIDE, "id": item["id"], "call_id": call_id, "item": item}
+
+
+def innermost(item: JsonObject) -> JsonObject:
+    """The item itself, wherever it was said."""
+    found = item.get("item") if item["type"] == INSIDE else None
+    return found if isinstance(found, dict) else item
+
+
 def text_of(item: JsonObject) -> str:
     """The text that this item's deltas add up to: a message's or reasoning's text, a call's arguments."""
     if item.get("type") == CALL:  # an item of a client's that says no type is a message
@@ -102,6 +115,11 @@ def closed(item: JsonObject, text: str, *, status: str) -> JsonObject:
             return reasoning(text, item_id=item_id, status=status)
         case _:
             return message(text, item_id=item_id, status=status)
+
+
+def detailed(item: JsonObject, details: JsonObject) -> JsonObject:
+    """The item with what somebody wants to be given back with it."""
+    return {**item, "details": details} if details else item
 
 
 def units_of(item: JsonObject) -> int:

@@ -86,6 +86,17 @@ def loads_strict(body: bytes) -> Json:
     return value
 
 
+def checked(value: object) -> Json:
+    """A value that a program gives, as JSON. Raises what `loads_strict` does, `invalid_json` for what is no JSON."""
+    try:
+        text = json.dumps(value, ensure_ascii=False)
+    except RecursionError:
+        raise Refused("too_deep", f"nesting deeper than {DEPTH_MAX} levels") from None
+    except (TypeError, ValueError) as error:
+        raise Refused("invalid_json", str(error)) from None
+    return loads_strict(text.encode("utf-8", "surrogatepass"))
+
+
 def _unique(pairs: Iterable[tuple[str, Json]]) -> JsonObject:
     pairs = list(pairs)
     found = dict(pairs)

@@ -20,7 +20,7 @@ from dalsegno.core.item import OUTPUT
 from dalsegno.core.json import JsonObject
 from dalsegno.core.refs import Ref
 from dalsegno.core.session import Session, apply, replace
-from dalsegno.core.tier import Artifact, moved, moved_message, pointer_of, restored, shown
+from dalsegno.core.tier import Artifact, brought_back, moved, moved_brought, moved_message, pointer_of, restored, shown
 
 UNSWEPT = -1
 """In `Session.swept`: whoever sweeps now began too early."""
@@ -138,7 +138,8 @@ def with_text(event: Event, text: str) -> Event:
     """The event as it would be if its text had stayed in the log."""
     data = codec.decode(event)
     if isinstance(data, ItemDone):
-        return replace(event, data=codec.encode(replace(data, item=shown(data.item, text))))
+        whole = replace(data, item=shown(data.item, text)) if data.artifact is None else brought_back(data, text)
+        return replace(event, data=codec.encode(whole))
     assert isinstance(data, TurnCreated | TurnInput) and isinstance(data.input, Message)
     return replace(event, data=codec.encode(replace(data, input=restored(data.input, text))))
 
@@ -151,17 +152,20 @@ def moved_event(event: Event, target: Ref, first: SessionCreated | None) -> Even
         return event
     data = codec.decode(event)
     if isinstance(data, ItemDone):
-        return replace(event, data=codec.encode(replace(data, item=moved(data.item, target.id))))
+        own = replace(data, item=moved(data.item, target.id)) if event.turn else moved_brought(data, target.id)
+        return replace(event, data=codec.encode(own))
     assert isinstance(data, TurnCreated | TurnInput) and isinstance(data.input, Message)
     return replace(event, data=codec.encode(replace(data, input=moved_message(data.input, target.id))))
 
 
-def _holder(event: Event) -> JsonObject | Message | None:
-    """What in an event may have a pointer; decoded only if it may be one."""
+def _holder(event: Event) -> JsonObject | Message | ItemDone | None:
+    """What in an event may have a pointer; decoded only if it may be one. In an item that somebody outside brought in
+    whatever looks like one is theirs.
+    """
     if b'"artifact"' not in event.data or event.type not in ("item.done", "turn.created", "turn.input"):
         return None
     data = codec.decode(event)
     if isinstance(data, ItemDone):
-        return data.item
+        return data.item if event.turn else data
     said = data.input if isinstance(data, TurnCreated | TurnInput) else None
     return said if isinstance(said, Message) else None

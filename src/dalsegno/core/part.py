@@ -1,4 +1,6 @@
-"""Parts: what a model says while it speaks. An agent's model function yields them; strings are text."""
+"""Parts: what a model says while it speaks, and what is said about it. An agent's model function yields them; strings
+are text.
+"""
 
 from typing import TypeAlias
 
@@ -21,13 +23,33 @@ class ToolCall(msgspec.Struct, frozen=True):
     id: str = ""
 
 
+class Arguments(msgspec.Struct, frozen=True):
+    """More of the arguments of the call that was asked for last, as JSON text: for those that come piece by piece."""
+
+    text: str
+
+
 class Usage(msgspec.Struct, frozen=True):
     """What the model call cost, in the provider's own words (`input_tokens`, `output_tokens`, ...); numbers add up."""
 
     counts: JsonObject
 
 
-Part: TypeAlias = str | Thought | ToolCall | Usage
+class Detail(msgspec.Struct, frozen=True):
+    """What the provider wants back with the item that was spoken last: a signature, an id, whatever has no shape of
+    ours. It is kept in the item's `details` and closes the item; before any item, it belongs to the first.
+    """
+
+    data: JsonObject
+
+
+class Continue(msgspec.Struct, frozen=True):
+    """What follows goes on from `turn.prefix`, which the provider was given to begin its answer with. Yield it first,
+    or not at all.
+    """
+
+
+Part: TypeAlias = str | Thought | ToolCall | Arguments | Usage | Detail | Continue
 
 
 def add_usage(total: JsonObject | None, more: JsonObject | None) -> JsonObject | None:

@@ -46,6 +46,8 @@ class Hint(msgspec.Struct, frozen=True, omit_defaults=True, array_like=True):
     """Something may have happened to a session: look. Hints may be lost, doubled or late; a poll is behind each.
 
     `head` is the session's last event as far as the sender knows, `units` the open step's, `ready` that it has work.
+    A hint with units may carry what it tells of: the open step's last `pieces`, published under `epoch`. Then `head` is
+    their base.
     """
 
     tenant: str
@@ -53,6 +55,8 @@ class Hint(msgspec.Struct, frozen=True, omit_defaults=True, array_like=True):
     head: int = 0
     units: int = 0
     ready: bool = False
+    epoch: int = 0
+    pieces: tuple[Piece, ...] = ()
 
 
 class OpenStep(msgspec.Struct, frozen=True):

@@ -12,11 +12,11 @@ import msgspec
 
 from dalsegno.core import codec
 from dalsegno.core.event import (
-    Action,
     ContextSummarized,
     Data,
     Event,
     ItemDone,
+    ItemsRemoved,
     Origin,
     SessionCreated,
     SessionDeleted,
@@ -24,18 +24,20 @@ from dalsegno.core.event import (
     SessionSettled,
     SessionUpdated,
     ToolIntent,
+    ToolUndone,
     TurnCancelled,
     TurnCompleted,
     TurnCreated,
     TurnFailed,
     TurnInput,
     TurnStarted,
+    TurnUndoing,
     TurnWaiting,
     Unknown,
 )
-from dalsegno.core.input import Approval, Cancel, Message, ToolResult
 from dalsegno.core.json import JsonObject, dumps_sorted
-from dalsegno.core.turn import OpenTurn, advance, ready_at
+from dalsegno.core.stretch import Stretch, joined, without
+from dalsegno.core.turn import OpenTurn, advance, hear, ready_at
 from dalsegno.errors import Unreadable
 
 VERSION = 1
@@ -47,7 +49,9 @@ class Session(msgspec.Struct, frozen=True, omit_defaults=True):
 
     `epoch` and `owner` are the lease: they are not in the log, and a fold leaves `owner` empty. `through` and `summary`
     say where the context begins: with the item of event `summary`, then everything after event `through`; `hidden`
-    are the turns that were rolled back. `moved` names the store that the session lives in now; empty = in this one.
+    are the turns that were rolled back, `removed` the parts of the log whose items were (from event, to event), and
+    `stretch` is what was brought in from outside last, if no turn came since.
+    `moved` names the store that the session lives in now; empty = in this one.
     `swept` is the epoch up to which the cold tier holds nothing of the session that its log does not point to; it is
     not in the log either, and anything less only has it looked through again. `shelved` (events of it are archived) is
     told by `Warm.walk` only; it is no part of what is kept.
@@ -68,6 +72,8 @@ class Session(msgspec.Struct, frozen=True, omit_defaults=True):
     through: int = 0
     summary: int = 0
     hidden: tuple[int, ...] = ()
+    removed: tuple[tuple[int, int], ...] = ()
+    stretch: Stretch | None = None
     deleted: bool = False
     moved: str = ""
     swept: int = 0
@@ -132,14 +138,17 @@ def apply(session: Session, event: Event, data: Data | Unknown) -> Session:
         case SessionSettled():
             return replace(session, moved="")
         case TurnCreated():
-            return replace(session, open=(*session.open, OpenTurn(first=event.seq)))
+            return replace(session, open=(*session.open, OpenTurn(first=event.seq)), stretch=None)
         case ContextSummarized():
             return _apply_to_turn(replace(session, through=data.through, summary=event.seq), event, data)
         case (
             ItemDone()
+            | ItemsRemoved()
             | ToolIntent()
             | TurnInput()
             | TurnStarted()
+            | TurnUndoing()
+            | ToolUndone()
             | TurnWaiting()
             | TurnCompleted()
             | TurnFailed()
@@ -172,20 +181,37 @@ def _begin(session: Session, event: Event, data: SessionCreated) -> Session:
     )
 
 
+def _apply_outside(session: Session, event: Event, data: ItemDone | ItemsRemoved) -> Session:
+    if session.open:
+        raise Unreadable(f"session {session.id}: event {event.seq} ({event.type}) belongs to no turn, and one is open")
+    if isinstance(data, ItemDone):
+        return replace(session, stretch=joined(session.stretch, data, seq=event.seq))
+    if data.after == 0:
+        session = replace(session, through=event.seq, summary=0)
+    elif not session.through <= data.after < event.seq:
+        raise Unreadable(f"session {session.id}: event {event.seq} cannot remove what came after {data.after}")
+    return replace(session, removed=without(session.removed, after=data.after, seq=event.seq), stretch=None)
+
+
 TurnData = (
     TurnInput
     | TurnStarted
+    | TurnUndoing
+    | ToolUndone
     | TurnWaiting
     | TurnCompleted
     | TurnFailed
     | TurnCancelled
     | ItemDone
+    | ItemsRemoved
     | ToolIntent
     | ContextSummarized
 )
 
 
 def _apply_to_turn(session: Session, event: Event, data: TurnData) -> Session:
+    if event.turn is None and isinstance(data, ItemDone | ItemsRemoved):
+        return _apply_outside(session, event, data)
     turn = session.turn(event.turn or 0)
     if turn is None:
         raise Unreadable(f"session {session.id}: event {event.seq} ({event.type}) belongs to no open turn")
@@ -195,30 +221,16 @@ def _apply_to_turn(session: Session, event: Event, data: TurnData) -> Session:
         left = tuple(other for other in session.open if other is not turn)
         return replace(session, open=left, hidden=session.hidden + hidden)
     if isinstance(data, TurnInput):
-        changed = _hear(turn, event.seq, data)
+        changed = hear(turn, event.seq, data)
     elif isinstance(data, TurnStarted):
         changed = replace(turn, state=state, last=event.seq, attempt=data.attempt, actions=())
         session = replace(session, epoch=max(session.epoch, data.epoch))
     elif isinstance(data, TurnWaiting):
         changed = replace(turn, state=state, last=event.seq, actions=data.actions)
+    elif isinstance(data, TurnUndoing):
+        changed = replace(turn, last=event.seq, undoing=max(turn.attempt, 1))
+    elif isinstance(data, ToolIntent):
+        changed = replace(turn, last=event.seq, owes=turn.owes or data.undo)
     else:
         changed = replace(turn, last=event.seq)
     return replace(session, open=tuple(changed if other is turn else other for other in session.open))
-
-
-def _hear(turn: OpenTurn, seq: int, data: TurnInput) -> OpenTurn:
-    match data.input:
-        case Message():
-            return replace(turn, steer=seq)
-        case Cancel(hide=hide):
-            return replace(turn, cancel=turn.cancel or ("rollback" if hide else "client"), hide=turn.hide or hide)
-        case Approval(call_id=call_id, decision=decision):
-            return replace(turn, actions=tuple(_decide(action, call_id, decision) for action in turn.actions))
-        case ToolResult(call_id=call_id):
-            return replace(turn, actions=tuple(_decide(action, call_id, "result") for action in turn.actions))
-        case _:
-            assert_never(data.input)
-
-
-def _decide(action: Action, call_id: str, how: Literal["approve", "deny", "result"]) -> Action:
-    return replace(action, decided=how) if action.call_id == call_id else action

@@ -8,6 +8,7 @@ from typing import Generic, TypeVar
 
 import msgspec
 
+from dalsegno.core.event import ItemDone
 from dalsegno.core.input import Message
 from dalsegno.core.item import MESSAGE, OUTPUT, REASONING, text_of
 from dalsegno.core.json import Json, JsonObject, dumps
@@ -101,6 +102,23 @@ def spill_message(session: str, epoch: int, said: Message, *, inline_max: int = 
     return _held(claim, replace(said, items=begun, artifact=_pointer(claim)))
 
 
+def spill_brought(session: str, epoch: int, data: ItemDone, *, inline_max: int = INLINE_MAX) -> Spill[ItemDone] | None:
+    """The same for an item that somebody outside brought in: the payload is its JSON, as it was given."""
+    claim = _claim(session, epoch, dumps(data.item).decode(), inline_max)
+    if claim is None:
+        return None
+    begun = _with_texts(data.item, partial(_begun, artifact=claim.artifact))
+    if len(dumps(begun)) > inline_max:
+        return None
+    return Spill(claim.artifact, claim.payload, replace(data, item=begun, artifact=_pointer(claim)))
+
+
+def brought_back(data: ItemDone, text: str) -> ItemDone:
+    """What somebody outside brought in, from the whole payload; its id was given when it was recorded."""
+    item = {**msgspec.json.decode(text, type=JsonObject), "id": data.item["id"]}
+    return replace(data, item=item, artifact=None)
+
+
 def restored(said: Message, text: str) -> Message:
     """What the client said, from the whole payload."""
     if said.items is None:
@@ -108,9 +126,9 @@ def restored(said: Message, text: str) -> Message:
     return replace(said, items=msgspec.json.decode(text, type=list[JsonObject]), artifact=None)
 
 
-def pointer_of(holder: JsonObject | Message) -> Artifact | None:
-    """The artifact that the text of an item or a message was moved to."""
-    if isinstance(holder, Message):
+def pointer_of(holder: JsonObject | Message | ItemDone) -> Artifact | None:
+    """The artifact that the text of an item or a message was moved to, or all of an item that was brought in."""
+    if isinstance(holder, Message | ItemDone):
         return _parse(holder.artifact)
     return _parse(holder.get("artifact")) if holder["type"] == OUTPUT or holder["type"] in TOLD else None
 
@@ -135,6 +153,16 @@ def moved(item: JsonObject, target: str) -> JsonObject:
     own = Artifact(target, artifact.epoch, artifact.sha256)
     text = str(item["output"]) if item["type"] == OUTPUT else text_of(item)
     return {**shown(item, _renamed(text, artifact=artifact, own=own)), "artifact": {**pointer, "id": str(own)}}
+
+
+def moved_brought(data: ItemDone, target: str) -> ItemDone:
+    """The same of an item that was brought in."""
+    artifact = pointer_of(data)
+    if artifact is None or data.artifact is None:
+        return data
+    own = Artifact(target, artifact.epoch, artifact.sha256)
+    item = _with_texts(data.item, partial(_renamed, artifact=artifact, own=own))
+    return replace(data, item=item, artifact={**data.artifact, "id": str(own)})
 
 
 def moved_message(said: Message, target: str) -> Message:

@@ -6,13 +6,16 @@ queued ──► running ──► completed | failed | cancelled
            waiting
 """
 
-from typing import Literal
+from typing import Literal, assert_never
 
 import msgspec
 
-from dalsegno.core.event import Action, TurnError
+from dalsegno.core.event import Action, TurnError, TurnInput
+from dalsegno.core.input import Approval, Cancel, Message, ToolResult
 from dalsegno.core.json import JsonObject
 from dalsegno.errors import Unreadable
+
+replace = msgspec.structs.replace
 
 State = Literal["queued", "running", "waiting"]
 Status = Literal["queued", "running", "waiting", "completed", "failed", "cancelled"]
@@ -30,6 +33,8 @@ TRANSITIONS: dict[str, dict[str, Status]] = {
         "item.done": "running",
         "tool.intent": "running",
         "context.summarized": "running",
+        "turn.undoing": "running",
+        "tool.undone": "running",
         "turn.waiting": "waiting",
         "turn.completed": "completed",
         "turn.failed": "failed",
@@ -37,6 +42,7 @@ TRANSITIONS: dict[str, dict[str, Status]] = {
     },
     "waiting": {
         "turn.input": "waiting",
+        "turn.undoing": "waiting",
         "turn.started": "running",
         "turn.failed": "failed",
         "turn.cancelled": "cancelled",
@@ -50,7 +56,8 @@ class OpenTurn(msgspec.Struct, frozen=True, omit_defaults=True):
 
     `attempt` counts starts: one more for each that ended in the death of its replica. `cancel` names who asked to stop
     it, `hide` whether it is also to leave the context, `steer` is the `seq` of the last message that joined it, `last`
-    that of the last event that a replica wrote for it.
+    that of the last event that a replica wrote for it. `owes`: its tools may have done what has to be undone before it
+    may fail or be cancelled; `undoing` is the attempt in which that began (0 = it has not).
     """
 
     first: int
@@ -61,6 +68,13 @@ class OpenTurn(msgspec.Struct, frozen=True, omit_defaults=True):
     steer: int = 0
     last: int = 0
     actions: tuple[Action, ...] = ()
+    owes: bool = False
+    undoing: int = 0
+
+    @property
+    def must_undo(self) -> bool:
+        """Whether undoing has to begin before the turn may fail or be cancelled."""
+        return self.owes and not self.undoing
 
 
 class Turn(msgspec.Struct, frozen=True):
@@ -99,3 +113,22 @@ def ready_at(turn: OpenTurn) -> int | None:
     if not open_actions:
         return 0
     return min((action.expires_at for action in open_actions if action.expires_at is not None), default=None)
+
+
+def hear(turn: OpenTurn, seq: int, data: TurnInput) -> OpenTurn:
+    """The turn once a client has said something to it, as event `seq`."""
+    match data.input:
+        case Message():
+            return replace(turn, steer=seq)
+        case Cancel(hide=hide):
+            return replace(turn, cancel=turn.cancel or ("rollback" if hide else "client"), hide=turn.hide or hide)
+        case Approval(call_id=call_id, decision=decision):
+            return replace(turn, actions=tuple(_decide(action, call_id, decision) for action in turn.actions))
+        case ToolResult(call_id=call_id):
+            return replace(turn, actions=tuple(_decide(action, call_id, "result") for action in turn.actions))
+        case _:
+            assert_never(data.input)
+
+
+def _decide(action: Action, call_id: str, how: Literal["approve", "deny", "result"]) -> Action:
+    return replace(action, decided=how) if action.call_id == call_id else action

@@ -5,6 +5,7 @@ from collections.abc import Iterable
 from dalsegno.core import codec
 from dalsegno.core.context import message_items
 from dalsegno.core.event import (
+    ContextSummarized,
     Event,
     ItemDone,
     TurnCompleted,
@@ -24,19 +25,40 @@ from dalsegno.core.turn import Status, Turn, advance, undecided
 
 
 def conversation(session: Session, events: Iterable[Event]) -> list[JsonObject]:
-    """The conversation's items in a stretch of the log; turns that were rolled back are left out."""
-    items: list[JsonObject] = []
-    for event in events:
-        if event.turn is None or event.turn in session.hidden:
-            continue
-        if event.type not in ("turn.created", "turn.input", "item.done"):
-            continue
-        data = codec.decode(event)
-        if isinstance(data, ItemDone) and data.item["type"] in CONVERSATION:
-            items.append(data.item)
-        elif isinstance(data, TurnCreated | TurnInput) and isinstance(data.input, Message):
-            items += message_items(data.input, session=session.id, turn=event.turn, seq=event.seq)
-    return items
+    """The conversation's items in a part of the log; what was rolled back or removed is left out."""
+    return [item for event in events for item in said(session, event)]
+
+
+def records(session: Session, event: Event) -> list[JsonObject]:
+    """The same, with the items that are shown to nobody."""
+    data = codec.decode(event) if event.type == "item.done" else None
+    if not isinstance(data, ItemDone) or data.item["type"] in CONVERSATION:
+        return said(session, event)
+    return [] if is_gone(session, event) else [data.item]
+
+
+def said(session: Session, event: Event) -> list[JsonObject]:
+    """The items that an event adds to the conversation."""
+    if event.type not in ("turn.created", "turn.input", "item.done") or is_gone(session, event):
+        return []
+    data = codec.decode(event)
+    if isinstance(data, ItemDone):
+        shown = data.item["type"] in CONVERSATION or data.since is not None
+        return [data.item] if shown else []
+    if isinstance(data, TurnCreated | TurnInput) and isinstance(data.input, Message):
+        return message_items(data.input, session=session.id, turn=event.turn or 0, seq=event.seq)
+    return []
+
+
+def summary_of(event: Event) -> list[JsonObject]:
+    """The item that the context begins with from that event on."""
+    data = codec.decode(event)
+    return [data.item] if isinstance(data, ContextSummarized) else []
+
+
+def is_gone(session: Session, event: Event) -> bool:
+    """Whether what the event says was rolled back or removed."""
+    return event.turn in session.hidden or any(first <= event.seq <= last for first, last in session.removed)
 
 
 def view(session: Session, first: int, events: Iterable[Event]) -> Turn:

@@ -74,8 +74,11 @@ def name_of(url: str) -> str:
         host = parts.netloc.rpartition("@")[2]
         if product in PORTS and "," not in host and ":" not in host.rpartition("]")[2]:
             host = f"{host}:{PORTS[product]}"
-        asked = parse_qs(parts.query)
-        place = f"{host.lower()}{parts.path.rstrip('/')}{[(name, asked[name]) for name in WHERE if name in asked]}"
+        asked, path = parse_qs(parts.query), parts.path.rstrip("/")
+        if product == "postgresql" and not path and "dbname" not in asked:
+            # libpq's own default: the database that is called as its user is
+            path = f"/{parts.username or ''}"
+        place = f"{host.lower()}{path}{[(name, asked[name]) for name in WHERE if name in asked]}"
     return f"{product}-{sha256(place.encode()).hexdigest()[:8]}"
 
 

@@ -13,19 +13,59 @@ from collections.abc import Iterator, Sequence
 from importlib.abc import Loader
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import Any, NamedTuple
 
 from dalsegno.agents.plain import FunctionAgent
 from dalsegno.errors import ConfigError
-from dalsegno.ports import Agent
+from dalsegno.ports import Agent, Tool
 
 SHAPE = "write it as `module:attr` or `file.py:attr`, for example agent.py:answer"
-SUPPORTED = "this release serves a plain `async def answer(turn)`"
-FRAMEWORKS = {
-    "pydantic_ai": "a Pydantic AI agent",
-    "agents": "an OpenAI Agents SDK agent",
-    "langgraph": "a LangGraph graph",
-}
+SUPPORTED = (
+    "an agent is a plain `async def answer(turn)`, a Pydantic AI agent, an OpenAI Agents SDK agent or a LangGraph graph"
+)
+
+
+class Adapter(NamedTuple):
+    """How the agents of an SDK are known, and who serves them: `module.adapt(found, name=...)` gives an `Agent`.
+
+    `has` is what the package itself has, if it is the SDK: others may have a package of that name. `agents` are the
+    classes that are suggested.
+    """
+
+    package: str
+    what: str
+    module: str
+    extra: str
+    has: str
+    agents: frozenset[str]
+
+
+ADAPTERS = (
+    Adapter(
+        "pydantic_ai",
+        "a Pydantic AI agent",
+        "dalsegno.agents.pydantic_ai",
+        "agent",
+        has="Agent",
+        agents=frozenset({"AbstractAgent", "PydanticAgent"}),
+    ),
+    Adapter(
+        "agents",
+        "an OpenAI Agents SDK agent",
+        "dalsegno.agents.openai_agents",
+        "openai-agents",
+        has="Runner",
+        agents=frozenset({"Agent", "OpenAIAgent"}),
+    ),
+    Adapter(
+        "langgraph",
+        "a LangGraph graph",
+        "dalsegno.agents.langgraph",
+        "langgraph",
+        has="__path__",
+        agents=frozenset({"Pregel", "LangGraphAgent"}),
+    ),
+)
 ANSWER = "answer"
 
 
@@ -42,7 +82,7 @@ def load(target: str, *, name: str = "default", folder: Path | None = None) -> A
     found: Any = module
     for part in attribute.split("."):
         if not hasattr(found, part):
-            raise ConfigError(f"{place} has no {attribute!r}{_alternatives(attribute, async_functions(module))}")
+            raise ConfigError(f"{place} has no {attribute!r}{_alternatives(attribute, agents_in(module))}")
         found = getattr(found, part)
     return recognise(found, target=target, name=name)
 
@@ -51,6 +91,11 @@ def recognise(found: Any, *, target: str, name: str) -> Agent:
     """The adapter for what was found. Raises `ConfigError` for everything that no adapter knows."""
     if isinstance(found, FunctionAgent):
         return found
+    for adapter in ADAPTERS:
+        if not inspect.isclass(found) and _is_of(found, adapter):
+            return _adapt(found, adapter, target=target, name=name)
+    if _is_tool(found):
+        raise ConfigError(f"{target} is a tool: name the agent that has it; {SUPPORTED}")
     # Of an object that can be called, its class knows whether calling it makes a coroutine.
     called = None if inspect.isclass(found) else inspect.getattr_static(type(found), "__call__", None)
     if inspect.iscoroutinefunction(found) or inspect.iscoroutinefunction(called):
@@ -59,14 +104,41 @@ def recognise(found: Any, *, target: str, name: str) -> Agent:
     raise ConfigError(_why_not(found, target))
 
 
-def async_functions(module: ModuleType) -> Sequence[str]:
-    """The names in a module that could be agents, those that were written there first."""
-    own = [
-        name
-        for name, value in vars(module).items()
-        if not name.startswith("_") and inspect.iscoroutinefunction(value) and value.__module__ == module.__name__
-    ]
-    return sorted(own)
+def _is_of(found: Any, adapter: Adapter) -> bool:
+    """Whether it is an object of that SDK, of a class derived from one of its classes, or an adapter's own wrapper."""
+    package = sys.modules.get(adapter.package)
+    theirs = package is None or hasattr(package, adapter.has)
+    known = (f"{adapter.package}.", f"{adapter.module}.") if theirs else (f"{adapter.module}.",)
+    return any(f"{kind.__module__}.".startswith(known) for kind in type(found).__mro__)
+
+
+def _adapt(found: Any, adapter: Adapter, *, target: str, name: str) -> Agent:
+    try:
+        module = importlib.import_module(adapter.module)
+    except ModuleNotFoundError as error:
+        install = f"pip install 'dalsegno[{adapter.extra}]'"
+        raise ConfigError(f"{target} is {adapter.what}, and {error.name!r} is not installed here: {install}") from error
+    try:
+        served: Agent = module.adapt(found, name=name)
+    except TypeError as error:
+        raise ConfigError(f"{target}: {error}") from error
+    return served
+
+
+def agents_in(module: ModuleType) -> Sequence[str]:
+    """The names in a module that could be agents: functions that were written there, and objects of the SDKs."""
+    return sorted(name for name, value in vars(module).items() if not name.startswith("_") and _may_be(value, module))
+
+
+def _may_be(value: Any, module: ModuleType) -> bool:
+    if inspect.iscoroutinefunction(value):
+        return value.__module__ == module.__name__ and not _is_tool(value)
+    kinds = {kind.__name__ for kind in type(value).__mro__}
+    return any(not adapter.agents.isdisjoint(kinds) and _is_of(value, adapter) for adapter in ADAPTERS)
+
+
+def _is_tool(found: Any) -> bool:
+    return isinstance(getattr(found, "tool", None), Tool)
 
 
 def _is_file(place: str) -> bool:
@@ -144,10 +216,8 @@ def _why_not(found: Any, target: str) -> str:
     if inspect.isasyncgenfunction(found):
         return f"{target} yields: an agent says things with `await turn.say(...)` or `turn.generate(...)`; {SUPPORTED}"
     if inspect.isfunction(found) or inspect.ismethod(found):
-        return f"{target} is not async: write `async def {found.__name__}(turn)`"
-    package = type(found).__module__.partition(".")[0]
-    if package in FRAMEWORKS:
-        return f"{target} is {FRAMEWORKS[package]}: its adapter comes with a later release; {SUPPORTED}"
+        made = "; if it makes an agent, name what it makes: `agent = make()`"
+        return f"{target} is not async: write `async def {found.__name__}(turn)`{made}"
     what = f"the class {found.__name__}" if inspect.isclass(found) else f"{type(found).__name__} value"
     return f"{target} is {'' if inspect.isclass(found) else 'a '}{what} and no agent: {SUPPORTED}"
 

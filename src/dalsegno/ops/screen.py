@@ -152,14 +152,23 @@ def says(event: Any) -> str:
             return f"{data['name']} ({data['effect']}, key {data['key']})"
         case "turn.waiting":
             return "for " + ", ".join(f"{a['type']} of {a['name']} {a['call_id']}" for a in data["actions"])
+        case "tool.undone":
+            done = "undone" if data.get("status", "completed") == "completed" else "NOT undone"
+            return f"{data['name']} {data['call_id']} is {done}"
         case "turn.failed":
-            return f"{data['error']['code']}: {_short(data['error']['message'])}"
+            return f"{data['error']['code']}: {_short(data['error']['message'])}{_left(data)}"
         case "turn.cancelled":
-            return f"by {data['by']}"
+            return f"by {data['by']}{_left(data)}"
         case "turn.completed":
             return "" if not data.get("usage") else _short(json.dumps(data["usage"]))
         case _:
             return _short(json.dumps(data, ensure_ascii=False)) if data else ""
+
+
+def _left(end: Any) -> str:
+    """Which effects a turn that did not complete has left."""
+    calls = end.get("not_undone", ())
+    return f"; NOT undone: {', '.join(calls)}" if calls else ""
 
 
 def _table(*names: str, folding: Sequence[str]) -> Table:
@@ -204,8 +213,12 @@ def _item(item: Any) -> str:
         case "function_call_output":
             output = item.get("output", "")
             return _short(output if isinstance(output, str) else json.dumps(output))
+        case "dalsegno:event" if isinstance(item.get("data"), dict) and "packed" in item["data"]:
+            return f"{item['name']} ({len(item['data']['packed'])} characters, packed)"
         case "dalsegno:step" | "dalsegno:event":
             return _short(f"{item['name']} {json.dumps(item.get('output', item.get('data')), ensure_ascii=False)}")
+        case "dalsegno:inside":
+            return _short(f"in {item['call_id']}: {_item(item['item'])}")
         case _:
             unfinished = "" if item.get("status", "completed") == "completed" else f" [{item['status']}]"
             return _short("".join(_texts([item]))) + unfinished

@@ -12,7 +12,9 @@ import os
 import signal
 import socket
 import sys
+import threading
 from collections.abc import Awaitable, Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 from typing import Literal
 
@@ -23,15 +25,23 @@ from dalsegno.ops.build import assembled
 from dalsegno.ops.config import Config
 from dalsegno.ops.lifeline import Ready
 from dalsegno.ops.loop import factory
+from dalsegno.ops.watchdog import Watchdog
 from dalsegno.ports import Agent
 
 log = logging.getLogger("dalsegno.serve")
 
+LEFT_BEHIND = timedelta(seconds=5)
+"""How long what hears of no cancellation may keep the process, once everything else has left."""
 GRACE = timedelta(seconds=2)
 """What requests that are being answered get once the turns have been handed over."""
 SWITCH_SECONDS = 0.0005
 """How long a busy loop may keep the interpreter from the threads that beat and sync: a tenth of Python's default."""
 Share = Literal["alone", "fleet"]
+THREADS_PER_TURN = 8
+"""How many of an agent's functions that are not async may run at once, for each turn that a replica may have. With
+fewer, threads that wait for a model could take all that there are, and asyncio looks up the model's address in such a
+thread: nobody would go on. They are started when they are needed.
+"""
 
 
 def serve(config: Config, agent: Agent, *, announce: Callable[[Ready], None], share: Share = "alone") -> None:
@@ -42,6 +52,10 @@ def serve(config: Config, agent: Agent, *, announce: Callable[[Ready], None], sh
     sys.setswitchinterval(SWITCH_SECONDS)
     with asyncio.Runner(loop_factory=factory()) as runner:
         runner.run(_serve(config, agent, announce, share))
+        last = threading.Timer(LEFT_BEHIND.total_seconds(), os._exit, (0,))
+        last.daemon = True
+        last.start()
+    last.cancel()
 
 
 async def _serve(config: Config, agent: Agent, announce: Callable[[Ready], None], share: Share) -> None:
@@ -52,11 +66,16 @@ async def _serve(config: Config, agent: Agent, announce: Callable[[Ready], None]
             ready = Ready(url_of(config.host, listeners[0].getsockname()[1]), member.id, member.pid)
             server = ReplicaServer(assembly.app, leaving=assembly.replica.drain, started=lambda: announce(ready))
             loop = asyncio.get_running_loop()
+            threads = THREADS_PER_TURN * config.max_turns
+            loop.set_default_executor(ThreadPoolExecutor(threads, thread_name_prefix="dalsegno-agent"))
             for number in (signal.SIGTERM, signal.SIGINT):
                 loop.add_signal_handler(number, server.leave, number.name)
             # What is alive now stays alive: later collections need not look at it.
             gc.collect()
             gc.freeze()
+            watchdog = Watchdog()
+            watchdog.start()
+            stack.callback(watchdog.stop)
             await server.serve(sockets=listeners)
 
 

@@ -49,6 +49,7 @@ class Figures:
         self._created = Counter("dalsegno_turns_created", "Messages admitted as turns", registry=registry)
         self._started = Counter("dalsegno_turns_started", "Attempts begun", ["kind"], registry=registry)
         self._ended = Counter("dalsegno_turns_ended", "Turns ended", ["status"], registry=registry)
+        self._undone = Counter("dalsegno_calls_undone", "Calls undone, or given up", ["status"], registry=registry)
         self._parked = Counter("dalsegno_turns_parked", "Turns that began to wait for somebody", registry=registry)
         self.claims = Counter("dalsegno_claims", "Sessions taken from the store", registry=registry)
         self.takeovers = Counter("dalsegno_takeovers", "Sessions taken over from a dead replica", registry=registry)
@@ -89,6 +90,8 @@ class Figures:
                     self._started.labels("first" if b'"attempt":1,' in event.data else "again").inc()
                 case "turn.waiting":
                     self._parked.inc()
+                case "tool.undone":
+                    self._undone.labels("given_up" if b'"status":"incomplete"' in event.data else "done").inc()
                 case kind if kind in TERMINAL:
                     self._ended.labels(kind.removeprefix("turn.")).inc()
                 case _:

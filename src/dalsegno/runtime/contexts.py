@@ -41,10 +41,10 @@ class Contexts:
         transcript = self._kept.pop(ref, None)
         if transcript is not None:
             self._weight -= transcript.weight
-        if transcript is None or transcript.head > before:
-            transcript = Transcript(session.id, head=session.through)
+        if transcript is None or transcript.head > before or not transcript.goes_on(session):
+            transcript = Transcript(session.id, head=session.through, removed=session.removed)
         if before - transcript.head >= self._worth_events:
-            transcript = await self._nearby(ref, after=transcript.head, before=before) or transcript
+            transcript = await self._nearby(ref, session, after=transcript.head, before=before) or transcript
         while transcript.head < before:
             events = await self._read(ref, after=transcript.head, through=before)
             _contiguous(session, transcript.head, events[0].seq if events else 0)
@@ -66,7 +66,7 @@ class Contexts:
             self._near.put(ref, CONTEXT, transcript.head, freeze(transcript, tenant=ref.tenant), keep=CONTEXT_KEPT)
             self._note(ref, transcript.head)
 
-    async def _nearby(self, ref: Ref, *, after: int, before: int) -> Transcript | None:
+    async def _nearby(self, ref: Ref, session: Session, *, after: int, before: int) -> Transcript | None:
         """What is near, if it goes further than `after`, and what the log has after it; nothing if it is of another
         log.
         """
@@ -74,7 +74,7 @@ class Contexts:
         head, content = found or (0, b"")
         transcript = thaw(content, tenant=ref.tenant, session=ref.id) if after < head <= before else None
         self._note(ref, head if transcript is not None else 0)
-        if transcript is None or transcript.head != head:
+        if transcript is None or transcript.head != head or not transcript.goes_on(session):
             return None
         events = await self._read(ref, after=head - 1, through=before)
         if not events or events[0] != transcript.last:

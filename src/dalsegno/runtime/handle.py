@@ -20,11 +20,13 @@ from dalsegno.core.append import Draft
 from dalsegno.core.context import Context
 from dalsegno.core.event import ContextSummarized, ItemDone
 from dalsegno.core.json import Json, JsonObject, clean_text
-from dalsegno.core.part import Part, Thought, ToolCall, Usage
+from dalsegno.core.part import Part, ToolCall
 from dalsegno.core.step import StepRecord, step_key
 from dalsegno.core.tier import parse_artifact
-from dalsegno.errors import DalsegnoError, HandedOver, LeaseLost
-from dalsegno.ports import Blobs, Tool
+from dalsegno.core.tool import as_tool
+from dalsegno.errors import DalsegnoError, HandedOver, LeaseLost, Parked, PlatformSignal, TurnOver
+from dalsegno.ports import Blobs, Tool, ToolFunction
+from dalsegno.runtime.notes import Notes
 from dalsegno.runtime.recorder import Recorder
 from dalsegno.runtime.steps import Speaker
 from dalsegno.runtime.tools import ToolBox
@@ -70,6 +72,8 @@ class Turn:
         self._blobs = blobs
         self._draining = draining
         self._numbers: dict[str, set[int]] = {}
+        self._handed_over = False
+        self.notes = Notes(recorder, speaker)
         self.seen: int | None = None
         """The last event that the model was shown; None while no model was asked."""
 
@@ -79,6 +83,13 @@ class Turn:
         return self._recorder.transcript.context()
 
     @property
+    def opening(self) -> Context:
+        """The context that the turn began with, its message the last of it: the same in every attempt."""
+        said = self._recorder.journal.message
+        count = len(said.items) if said is not None and said.items is not None else 1
+        return self._recorder.transcript.opening(self._recorder.lease.turn, count)
+
+    @property
     def text(self) -> str:
         """The text of the turn's message."""
         said = self._recorder.journal.message
@@ -86,24 +97,44 @@ class Turn:
             return ""
         return said.content if said.content is not None else "".join(items.text_of(item) for item in said.items or ())
 
-    async def generate(self, model: Model, *, tools: Sequence[Tool] = (), name: str = "model") -> Reply:
+    @property
+    def prefix(self) -> str:
+        """What readers were shown of a message that a dead replica, or a try that failed, did not finish; mostly
+        empty. A provider that can be given the beginning of its answer goes on from here: yield `Continue()` first.
+        """
+        return self._speaker.prefix
+
+    async def generate(
+        self,
+        model: Model,
+        *,
+        tools: Sequence[Tool | ToolFunction] = (),
+        name: str = "model",
+        inside: str | None = None,
+    ) -> Reply:
         """One model call as a step: streamed to readers as it comes, recorded once with the intents of its calls.
 
         `model` is given the context and yields text, `Thought`, `ToolCall` and `Usage`. If it raises, nothing is
         recorded and the error is yours; ask again, and readers see the new answer go on from the old one where they
-        agree.
+        agree. What is said `inside` a call (an agent that is a tool) is no part of the conversation and not streamed.
         """
         with self._numbered(name) as key:
             record = await self._recorded(key)
             self._tools.offer(tools)
             if record is None:
                 context = self.context
-                made = await self._speaker.speak(_parts(model(context)), key=key, through=context.through)
+                with self._tools.work.under_way():
+                    made = await self._speaker.speak(
+                        parts(model(context)), key=key, through=context.through, inside=inside
+                    )
                 record = StepRecord(made, context.through)
-        self.seen = record.through
+        if inside is None:
+            self.seen = record.through
         return Reply(record.items)
 
-    async def perform(self, calls: Reply | Sequence[JsonObject], *, tools: Sequence[Tool] = ()) -> list[str]:
+    async def perform(
+        self, calls: Reply | Sequence[JsonObject], *, tools: Sequence[Tool | ToolFunction] = ()
+    ) -> list[str]:
         """Carry out calls that a reply asked for, side by side, each according to its effect class; their outputs.
 
         Outputs on record are returned from there. If some of them wait for a human or for somebody outside, the turn
@@ -114,8 +145,17 @@ class Turn:
         asked = calls.calls if isinstance(calls, Reply) else calls
         return await self._tools.perform(asked)
 
-    async def call(self, tool: Tool, **arguments: Json) -> str:
+    def offer(self, tools: Sequence[Tool | ToolFunction]) -> None:
+        """Tools that calls may name: first of all, if the agent does not run from its beginning (for undoing them)."""
+        self._tools.offer(tools)
+
+    def answered(self, call_id: str) -> JsonObject | None:
+        """The `function_call_output` item on record for a call of this turn."""
+        return copy.deepcopy(self._recorder.journal.outputs.get(call_id))
+
+    async def call(self, tool: Tool | ToolFunction, **arguments: Json) -> str:
         """Call a tool by your own decision; recorded, keyed and shown to the model as if it had asked."""
+        tool = as_tool(tool)
         with self._numbered(f"call:{tool.name}") as key:
             record = await self._recorded(key)
             self._tools.offer((tool,))
@@ -133,7 +173,8 @@ class Turn:
         with self._numbered(name) as key:
             record = await self._recorded(key)
             if record is None:
-                result: Json = msgspec.to_builtins(await run())
+                with self._tools.work.under_way():
+                    result: Json = msgspec.to_builtins(await run())
                 item = items.step(name, result, item_id=self._speaker.new_id(items.STEP))
                 await self._recorder.append([self._draft(ItemDone(item, step=key))])
                 record = StepRecord((item,), self._recorder.head)
@@ -187,18 +228,40 @@ class Turn:
             raise DalsegnoError(f"no artifact {artifact} in this session")
         return content
 
+    @property
+    def signal(self) -> PlatformSignal | None:
+        """Why the agent has to leave, if it has to: whatever it makes of the signal, this is how its run ends
+        (law 6).
+        """
+        if self._recorder.lost:
+            return LeaseLost()
+        if self._recorder.parked:
+            return Parked()
+        if self._recorder.journal.undoing is not None:
+            return TurnOver()
+        return HandedOver() if self._handed_over else None
+
+    @property
+    def acting(self) -> bool:
+        """Whether a tool is being run: whoever is to leave sees it through."""
+        return bool(self._tools.under_way)
+
     async def _recorded(self, key: str) -> StepRecord | None:
         self._boundary()
         await self._recorder.settle()
-        return self._recorder.journal.steps.get(key)
+        found = self._recorder.journal.steps.get(key)
+        if found is None:
+            await self._recorder.nothing_new()
+        return found
 
     def _boundary(self) -> None:
         """Between two steps: the place where a turn may be taken away."""
         if self._recorder.lost:
             raise LeaseLost
-        if self._recorder.journal.cancelled:
+        if self._recorder.journal.cancelled and self._recorder.journal.undoing is None:
             raise asyncio.CancelledError
         if self._draining():
+            self._handed_over = True
             raise HandedOver
 
     @contextmanager
@@ -217,7 +280,8 @@ class Turn:
         return Draft(data, self._recorder.lease.turn)
 
 
-def _parts(said: Said) -> AsyncGenerator[Part]:
+def parts(said: Said) -> AsyncGenerator[Part]:
+    """What a model says, part by part, whichever way it says it."""
     return said if isinstance(said, AsyncGenerator) else _each(said)
 
 
@@ -228,7 +292,7 @@ async def _each(said: AsyncIterator[Part] | Awaitable[Part | Sequence[Part]]) ->
             yield part
         return
     whole = await said
-    for part in [whole] if isinstance(whole, str | Thought | ToolCall | Usage) else whole:
+    for part in [whole] if isinstance(whole, Part) else whole:
         yield part
 
 

@@ -38,3 +38,14 @@ async def seen_through(work: Awaitable[T]) -> T:
             with suppress(asyncio.CancelledError):
                 await asyncio.wait((task,))
         raise
+
+
+async def outlast(task: "asyncio.Future[T]", *, unless: Callable[[], bool]) -> bool:
+    """Wait until it is done, however often the caller is cancelled meanwhile. False: the caller was, and `unless`."""
+    while not task.done():
+        try:
+            await asyncio.wait((task,))
+        except asyncio.CancelledError:
+            if unless():
+                return False
+    return True

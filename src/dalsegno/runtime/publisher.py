@@ -77,4 +77,4 @@ class Publisher:
             except LeaseLost:
                 self._on_lost()
                 return
-            self._hub.published(self._ref, pieces[-1].base, pieces[-1].end)
+            self._hub.published(self._ref, pieces, epoch=self._epoch)

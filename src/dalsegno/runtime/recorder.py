@@ -11,19 +11,21 @@ from functools import partial
 
 import msgspec
 
+from dalsegno.core import codec
 from dalsegno.core.append import Appended, Decide, Decision, Draft, Expect, Fenced, Known, Refusal, Then, append
 from dalsegno.core.context import Transcript
-from dalsegno.core.event import Event
+from dalsegno.core.event import Event, ItemDone
 from dalsegno.core.ids import turn_id
 from dalsegno.core.lease import Lease
 from dalsegno.core.session import Session
 from dalsegno.core.step import Journal
-from dalsegno.errors import LeaseLost, Unavailable
+from dalsegno.errors import LeaseLost, TurnOver, Unavailable
 from dalsegno.ports import Log, Ref
 from dalsegno.runtime.hub import Hub
 from dalsegno.runtime.patience import PAUSES_SECONDS, patiently
 
 READ_EVENTS = 500
+BESIDE_SECONDS = 0.5
 CLIENT_EVENTS = frozenset({"turn.created", "turn.input", "session.updated", "session.deleted"})
 
 
@@ -53,13 +55,18 @@ class Recorder:
         self.transcript = transcript
         self.journal = Journal()
         self.lost = False
+        self.parked = False
+        self.closed = False
+        """Whether the agent's run has ended: what it left behind begins nothing any more."""
         self.last = 0
         """The last event that was written for the turn, under this lease or an earlier one."""
         self.on_news: Callable[[], None] = _nothing
-        self._log = tiers.log
+        self.notes: list[Draft] = []
+        """What takes part in the next commit, and is no reason for one."""
+        self.log = tiers.log
         self._hub = tiers.hub
         self._doubt = tiers.doubt
-        self._closing = tiers.closing
+        self.closing = tiers.closing
         self._lock = asyncio.Lock()
         self._shut_out = 0
         """How many transactions of this turn's tools let nobody else write."""
@@ -94,6 +101,15 @@ class Recorder:
         if fresh and fresh[-1].type in ("session.deleted", "session.moved"):
             self.lose()
 
+    async def nothing_new(self) -> None:
+        """What is asked for next is not on record. Raises `TurnOver` when nothing new is to be made: what an agent left
+        behind when its run ended leaves at once; where a turn is being undone, after a moment for what runs beside it.
+        """
+        if self.journal.undoing is not None:
+            await asyncio.sleep(BESIDE_SECONDS)
+        if self.journal.undoing is not None or self.closed:
+            raise TurnOver
+
     def poke(self, head: int | None = None) -> None:
         """Something may have been said to the turn: look soon. `head` is the log's last event, if that is known."""
         if head is not None and head <= self.head:
@@ -119,14 +135,17 @@ class Recorder:
 
     def defer(self, drafts: Sequence[Draft]) -> None:
         """Write these with the next append, or when the loop next comes round."""
+        self._check(drafts)
         self._queue.extend(drafts)
         asyncio.get_running_loop().call_soon(self._flush_soon)
 
     async def append(self, drafts: Sequence[Draft], *, then: Then = "hold", seen: int | None = None) -> Appended | None:
         """Write drafts of this turn, and those deferred before. Raises `LeaseLost`.
 
-        None = refused because a message has joined the turn since event `seen`; the drafts given here are dropped.
+        None = refused because a message has joined the turn since event `seen`, or because a cancel has, and what the
+        turn did is to be undone first; the drafts given here are dropped.
         """
+        self._check(drafts)
         last_word = list(drafts) if then != "hold" else []
         if not last_word:
             self._queue.extend(drafts)
@@ -141,7 +160,7 @@ class Recorder:
         await self._take_up()
         if then == "hold" and not self._queue:
             return Appended(self.session, self.lease, ())
-        batch, self._queue, before = [*self._queue, *last_word], [], self.last
+        batch, self._queue, self.notes, before = [*self._queue, *self.notes, *last_word], [], [], self.last
         try:
             appended = await self._write(batch, then, seen)
         except asyncio.CancelledError:
@@ -190,10 +209,10 @@ class Recorder:
         """A writer was cancelled while its commit was under way; it carried others' drafts, too. Look what became of
         it.
         """
-        session = await patiently(partial(self._log.load, self.ref), closing=self._closing)
+        session = await patiently(partial(self.log.load, self.ref), closing=self.closing)
         if session is None or session.epoch != self.lease.epoch or session.owner != self.lease.owner:
             raise self._lost()
-        await patiently(self._read_on, closing=self._closing)
+        await patiently(self._read_on, closing=self.closing)
         self._unsure = None
         if self.last == self._last_before:
             self._queue = [*batch, *self._queue]
@@ -204,11 +223,11 @@ class Recorder:
         pauses = iter(PAUSES_SECONDS)
         while True:
             try:
-                decision = await self._log.commit(self.ref, decide)
+                decision = await self.log.commit(self.ref, decide)
             except Unavailable as error:
                 if error.outcome == "unknown":
                     self._doubt()
-                if self._closing():
+                if self.closing():
                     raise self._lost() from None
                 await asyncio.sleep(next(pauses, PAUSES_SECONDS[-1]))
             else:
@@ -230,22 +249,31 @@ class Recorder:
         if isinstance(decision, Fenced):
             raise self._lost()
         if isinstance(decision, Refusal):
-            if decision.code == "unread":
+            if decision.code in ("unread", "owes"):
                 return None
             # the answer to an earlier try was lost, and what it would have told is this: it had been written
-            await patiently(self._read_on, closing=self._closing)
+            await patiently(self._read_on, closing=self.closing)
             return Appended(self.session, self.lease, ())
         events = decision.result.events
         if events and events[0].seq > self.head + 1:
-            await patiently(self._read_on, closing=self._closing)
+            await patiently(self._read_on, closing=self.closing)
         self.note(events)
         self.session = decision.result.session
         self._hub.announce(self.ref, self.session, events)
         return decision.result
 
     async def _read_on(self) -> None:
-        while events := await self._log.read(self.ref, after=self.head, limit=READ_EVENTS):
+        while events := await self.log.read(self.ref, after=self.head, limit=READ_EVENTS):
             self.note(events)
+
+    def _check(self, drafts: Sequence[Draft]) -> None:
+        """What no log can hold is the error of who brings it, before it is among what others have brought. A step that
+        was under way when its turn began to be undone is not recorded.
+        """
+        for draft in drafts:
+            codec.encode(draft.data)
+            if self.journal.undoing is not None and isinstance(draft.data, ItemDone) and draft.data.step is not None:
+                raise TurnOver
 
     def lose(self) -> None:
         """The session has another owner: nothing can be written any more."""

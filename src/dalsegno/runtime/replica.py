@@ -12,15 +12,16 @@ from functools import partial
 import msgspec
 
 from dalsegno.core.admit import Admission, Admitted, admit
-from dalsegno.core.append import Appended, Decision, Draft, Known, Write, append
+from dalsegno.core.append import Decision, Known, Write, give_up
 from dalsegno.core.claim import ATTEMPTS_MAX, Claimed, readopt, retake
-from dalsegno.core.event import Event, TurnError, TurnFailed
+from dalsegno.core.event import Event
 from dalsegno.core.frozen import WORTH_EVENTS
 from dalsegno.core.lease import Lease
 from dalsegno.core.session import Session
 from dalsegno.core.tier import INLINE_MAX
 from dalsegno.errors import LeaseLost, Unavailable, Unreadable
 from dalsegno.ports import Agent, Blobs, Hot, Member, Ref, Transactions, Warm
+from dalsegno.runtime.blame import unrunnable
 from dalsegno.runtime.contexts import Contexts
 from dalsegno.runtime.decided import result_of
 from dalsegno.runtime.duty import Duty
@@ -30,7 +31,7 @@ from dalsegno.runtime.near import Near
 from dalsegno.runtime.patience import patiently
 from dalsegno.runtime.recorder import Tiers
 from dalsegno.runtime.texts import Texts
-from dalsegno.runtime.turn import CONTEXT_LIMIT_BYTES, ERROR_CHARS, Surroundings, run_turn
+from dalsegno.runtime.turn import CONTEXT_LIMIT_BYTES, Surroundings, run_turn
 
 log = logging.getLogger("dalsegno.replica")
 
@@ -83,6 +84,7 @@ class Replica:
         self._turns: dict[Ref, asyncio.Task[None]] = {}
         self._last_chances: set[Ref] = set()
         self._doubtful = False
+        self._admitting: list[Ref] = []
         self._dropped: set[Ref] = set()
         """Sessions whose turn ran here and ended neither in the log nor by a lost lease."""
         self._sweeps = 0
@@ -142,15 +144,15 @@ class Replica:
         admission = msgspec.structs.replace(admission, taker=taker, queue_max=self.tuning.queue_max)
         ref = Ref(admission.tenant, admission.session)
         digest = admission.key.digest if admission.key else None
+        self._admitting.append(ref)
         try:
             decision = await self._warm.commit(ref, partial(admit, admission=admission), digest=digest)
-        except Unavailable as error:
-            if error.outcome == "unknown":
+        except (Unavailable, asyncio.CancelledError) as error:
+            if getattr(error, "outcome", "unknown") == "unknown":
                 self._doubt()
             raise
-        except asyncio.CancelledError:
-            self._doubt()
-            raise
+        finally:
+            self._admitting.remove(ref)
         admitted = result_of(decision)
         if admitted.session is not None and admitted.events:
             self.hub.announce(ref, admitted.session, admitted.events)
@@ -223,9 +225,8 @@ class Replica:
 
     async def _give_up(self, lease: Lease, error: Exception) -> None:
         """End a turn whose log cannot be understood: an error that everybody sees, never a shorter history (P9)."""
-        ref, code = Ref(lease.tenant, lease.session), "unreadable" if isinstance(error, Unreadable) else "internal"
-        failed = Draft(TurnFailed(TurnError(code, f"{type(error).__name__}: {error}"[:ERROR_CHARS])), lease.turn)
-        decision = await self._warm.commit(ref, partial(_fail, lease=lease, draft=failed))
+        ref = Ref(lease.tenant, lease.session)
+        decision = await self._warm.commit(ref, partial(give_up, lease=lease, error=unrunnable(error)))
         if isinstance(decision, Write):
             self.hub.announce(ref, decision.result.session, decision.events)
 
@@ -275,7 +276,9 @@ class Replica:
         held = await self._warm.holdings(owner)
         self._dropped -= dropped.difference(held)
         for ref in held:
-            if ref not in self._turns:
+            if ref in self._admitting:
+                self._doubt()  # the answer is still on its way, or was lost: look again
+            elif ref not in self._turns:
                 decide = partial(_retake, owner=owner, dropped=ref in self._dropped)
                 found = result_of(await self._warm.commit(ref, decide))
                 self._dropped.discard(ref)
@@ -290,10 +293,6 @@ class Replica:
         self._sweeps += 1
         if self._sweeps % DOUBT_EVERY == 0:
             self._doubt()
-
-
-def _fail(session: Session | None, known: Known | None, now: int, *, lease: Lease, draft: Draft) -> Decision[Appended]:
-    return append(session, now, lease=lease, drafts=[draft], then="release")
 
 
 def _retake(session: Session | None, known: Known | None, now: int, *, owner: str, dropped: bool) -> Decision[Claimed]:

@@ -30,8 +30,8 @@ from dalsegno.core.view import conversation, view
 from dalsegno.errors import Refused, Unavailable, Unreadable
 from dalsegno.ports import Blobs, Ids, Page, Query, Ref, Warm
 from dalsegno.runtime.decided import result_of
+from dalsegno.runtime.feed import Feed
 from dalsegno.runtime.health import Health, is_ready, look
-from dalsegno.runtime.hub import Feed
 from dalsegno.runtime.replica import Replica
 from dalsegno.runtime.stream import Stream, open_stream
 from dalsegno.runtime.watch import Watches

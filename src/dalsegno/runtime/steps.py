@@ -1,6 +1,7 @@
 """A model's step: what it says goes out as it comes and into the log once it is whole."""
 
-from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
+import asyncio
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator, Sequence
 from contextlib import aclosing
 
 from dalsegno.core import item as items
@@ -10,9 +11,10 @@ from dalsegno.core.event import ItemDone, ToolIntent
 from dalsegno.core.generation import Diverged, Generation
 from dalsegno.core.ids import item_id
 from dalsegno.core.json import JsonObject, clean_text
-from dalsegno.core.part import Part, Thought, ToolCall, Usage, add_usage
+from dalsegno.core.part import Arguments, Continue, Detail, Part, Thought, ToolCall, Usage, add_usage
 from dalsegno.core.step import StepRecord
 from dalsegno.core.stream import Piece
+from dalsegno.errors import DalsegnoError
 from dalsegno.runtime.publisher import Publisher
 from dalsegno.runtime.recorder import Recorder
 from dalsegno.runtime.texts import Texts
@@ -32,8 +34,9 @@ class Speaker:
         self.usage: dict[str, JsonObject | None] = {}
         """What the model calls of this attempt cost, by step; those on record before are in the journal."""
         self._open: Generation | None = None
-        self._speaking = False
+        self._speaking: asyncio.Task[object] | None = None
         self._count = 0
+        self._taken: set[str] = set()
         self._turn = recorder.turn
 
     def new_id(self, kind: str) -> str:
@@ -49,21 +52,24 @@ class Speaker:
         """Go on from what a dead replica published of the open step."""
         self._open = Generation(turn=self._recorder.lease.turn, base=base, carried=pieces)
 
-    async def speak(self, parts: AsyncGenerator[Part], *, key: str, through: int) -> tuple[JsonObject, ...]:
+    async def speak(
+        self, parts: AsyncGenerator[Part], *, key: str, through: int, inside: str | None = None
+    ) -> tuple[JsonObject, ...]:
         """Carry one model call through: publish, then record its items and intents in one commit.
 
-        One call at a time is streamed; what others say meanwhile is recorded whole, when they are done.
+        One call at a time is streamed; what others say meanwhile, and what is said inside a call, is recorded whole,
+        when it is done.
         """
-        if self._speaking:
+        if self._speaking is not None or inside is not None:
             generation, publish = self._generation(), _keep
-            return await self._listen(parts, generation, publish, StepRecord((), through), key=key)
-        self._speaking = True
+            return await self._listen(parts, generation, publish, StepRecord((), through, inside=inside), key=key)
+        self._speaking = asyncio.current_task()
         try:
             generation = self._open = self._open or self._generation()
             generation.retry()
             return await self._listen(parts, generation, self._publish, StepRecord((), through), key=key)
         finally:
-            self._speaking = False
+            self._speaking = None
 
     def _generation(self) -> Generation:
         return Generation(turn=self._recorder.lease.turn, base=self._recorder.head)
@@ -71,26 +77,47 @@ class Speaker:
     async def _listen(
         self, parts: AsyncGenerator[Part], generation: Generation, publish: Publish, step: StepRecord, *, key: str
     ) -> tuple[JsonObject, ...]:
-        usage: JsonObject | None = None
-        last, ids = "", set(self._recorder.journal.calls)
+        beside, last, ids = _Beside(generation), "", set(self._recorder.journal.calls)
         async with aclosing(parts):
             async for part in parts:
-                if isinstance(part, Usage):
-                    usage = add_usage(usage, part.counts)
-                    continue
-                kind, text = _text_of(part)
-                if kind != last or kind == items.CALL:
-                    await publish(generation, generation.open(self._new(kind, part, ids)))
-                    last = kind
-                if text:
-                    await publish(generation, generation.text(text))
-        made = generation.finish()
-        if isinstance(made, Diverged):
-            await publish(generation, made)
-            made = generation.finish()
-            assert not isinstance(made, Diverged)
-        await self._record(StepRecord(made, step.through, usage), generation, key=key)
+                if isinstance(part, Usage | Detail | Continue):
+                    last = beside.note(part, last)
+                elif isinstance(part, Arguments):
+                    if last != items.CALL:
+                        raise DalsegnoError("Arguments() go on with the call before them, and there is none")
+                    await publish(generation, generation.text(clean_text(part.text)))
+                else:
+                    kind, text = _text_of(part)
+                    if kind != last or kind == items.CALL:
+                        await publish(generation, generation.open(self._new(kind, part, ids)))
+                        last = kind
+                    if text:
+                        await publish(generation, generation.text(text))
+        finished = generation.finish()
+        if isinstance(finished, Diverged):
+            await publish(generation, finished)
+            finished = generation.finish()
+            assert not isinstance(finished, Diverged)
+        finished = finished or (items.step(key, None, item_id=self.new_id(items.STEP)),)
+        made = tuple(map(self._apart, beside.detailed(finished)))
+        await self._record(StepRecord(made, step.through, beside.usage, step.inside), generation, key=key)
         return made
+
+    @property
+    def prefix(self) -> str:
+        """The beginning of a message that readers have been shown, and that no log has yet."""
+        mine = self._speaking in (None, asyncio.current_task())
+        return "" if self._open is None or not mine else self._open.prefix
+
+    def _apart(self, item: JsonObject) -> JsonObject:
+        """A call under an id of its own: effects are told apart by it, and others may have taken it meanwhile."""
+        if item["type"] != items.CALL:
+            return item
+        call_id = str(item["call_id"])
+        if call_id in self._taken or call_id in self._recorder.journal.calls:
+            call_id = f"call{str(item['id'])[2:]}"
+        self._taken.add(call_id)
+        return {**item, "call_id": call_id}
 
     async def abandon(self) -> list[Draft]:
         """Drafts that close what was published and will not be finished."""
@@ -111,10 +138,10 @@ class Speaker:
         return [Draft(ItemDone(item, streamed=True), self._recorder.lease.turn) for item in closed]
 
     async def _record(self, step: StepRecord, generation: Generation, *, key: str) -> None:
-        turn, streamed = self._recorder.lease.turn, generation is self._open
-        made = step.items or (items.step(key, None, item_id=self.new_id(items.STEP)),)
-        streamed = streamed and bool(step.items)
-        kept = [await self.kept(item) for item in made]
+        turn = self._recorder.lease.turn
+        streamed = generation is self._open and generation.made > 0
+        within = step.inside
+        kept = [await self.kept(item) if within is None else items.inside(within, item) for item in step.items]
         first = ItemDone(kept[0], step=key, streamed=streamed, through=step.through, usage=step.usage)
         drafts = [Draft(first, turn)]
         drafts += [Draft(ItemDone(item, step=key, streamed=streamed), turn) for item in kept[1:]]
@@ -142,6 +169,32 @@ class Speaker:
         if kind == items.REASONING:
             return items.opened(items.reasoning("", item_id=item_id))
         return items.opened(items.message("", item_id=item_id))
+
+
+class _Beside:
+    """What a model's answer comes with, and readers are not shown as it comes."""
+
+    def __init__(self, generation: Generation) -> None:
+        self.usage: JsonObject | None = None
+        self._generation = generation
+        self._details: dict[int, JsonObject] = {}
+
+    def note(self, part: Usage | Detail | Continue, last: str) -> str:
+        """The kind of item that text which follows goes on with, `last` before; empty = it opens one of its own."""
+        if isinstance(part, Usage):
+            self.usage = add_usage(self.usage, part.counts)
+            return last
+        if isinstance(part, Detail):
+            place = max(self._generation.made, 1) - 1
+            self._details[place] = {**self._details.get(place, {}), **part.data}
+            return ""
+        if not self._generation.go_on():
+            raise DalsegnoError("Continue() goes on from turn.prefix, and there is none")
+        return items.MESSAGE
+
+    def detailed(self, made: Sequence[JsonObject]) -> Iterator[JsonObject]:
+        """The items, each with its details."""
+        return (items.detailed(item, self._details.get(place, {})) for place, item in enumerate(made))
 
 
 def _text_of(part: str | Thought | ToolCall) -> tuple[str, str]:

@@ -11,7 +11,8 @@ from dalsegno.core.session import Session
 from dalsegno.core.stream import Composer, Frame
 from dalsegno.errors import Unavailable, Unreadable
 from dalsegno.ports import Log, Ref
-from dalsegno.runtime.hub import Feed, Hub
+from dalsegno.runtime.feed import Feed
+from dalsegno.runtime.hub import Hub
 from dalsegno.runtime.texts import Texts
 
 PAGE_EVENTS = 200

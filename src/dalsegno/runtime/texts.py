@@ -9,13 +9,23 @@ import msgspec
 
 from dalsegno.core.admit import Admission, Admitted
 from dalsegno.core.append import Decision, Keep, Known
-from dalsegno.core.event import Event
+from dalsegno.core.bring import Added, Brought
+from dalsegno.core.event import Event, ItemDone
 from dalsegno.core.input import Message
 from dalsegno.core.json import JsonObject
 from dalsegno.core.lease import Lease
 from dalsegno.core.lifecycle import missing_text, with_text
 from dalsegno.core.session import Session
-from dalsegno.core.tier import INLINE_MAX, Artifact, Spill, pointer_of, restored, spill_item, spill_message
+from dalsegno.core.tier import (
+    INLINE_MAX,
+    Artifact,
+    Spill,
+    pointer_of,
+    restored,
+    spill_brought,
+    spill_item,
+    spill_message,
+)
 from dalsegno.errors import Refused, Unavailable, Unreadable
 from dalsegno.ports import Blobs, Log, Ref
 
@@ -35,7 +45,7 @@ class Texts:
         """What is to be put before the item may be recorded; None = nothing."""
         return spill_item(lease.session, lease.epoch, item, inline_max=self._inline_max)
 
-    async def put(self, tenant: str, spill: Spill[JsonObject] | Spill[Message]) -> None:
+    async def put(self, tenant: str, spill: Spill[JsonObject] | Spill[Message] | Spill[ItemDone]) -> None:
         """Put it. Raises `Unavailable`."""
         await self._blobs.put(spill.artifact.name(tenant), spill.payload)
 
@@ -65,6 +75,24 @@ class Texts:
                     raise
         return await admit(admission)
 
+    async def bring(self, brought: Brought, *, log: Log, write: Callable[[Brought], Awaitable[Added]]) -> Added:
+        """The same for items that somebody outside brings in."""
+        ref, digest = Ref(brought.tenant, brought.session), brought.key.digest if brought.key else None
+        for _ in range(TRIES):
+            if not any(self._spilled_item(ref, item, 0) for item in brought.items):
+                break
+            found = await log.commit(ref, _look, digest=digest)
+            epoch = found.result if isinstance(found, Keep) else None
+            if epoch is None:
+                break
+            kept = [await self._kept_item(ref, item, epoch) for item in brought.items]
+            try:
+                return await write(replace(brought, items=tuple(kept), put_under=epoch))
+            except Refused as refused:
+                if refused.code != "put_again":
+                    raise
+        return await write(brought)
+
     async def whole(self, tenant: str, events: Sequence[Event]) -> Sequence[Event]:
         """The events as readers are given them. Raises `Unreadable` where a text is lost, `Unavailable` where it may
         be had later.
@@ -91,7 +119,14 @@ class Texts:
     def _spilled(self, admission: Admission, said: Message, epoch: int) -> Spill[Message] | None:
         return spill_message(admission.session, epoch, said, inline_max=self._inline_max)
 
-    async def _has_put(self, tenant: str, spill: Spill[JsonObject] | Spill[Message]) -> bool:
+    def _spilled_item(self, ref: Ref, item: ItemDone, epoch: int) -> Spill[ItemDone] | None:
+        return spill_brought(ref.id, epoch, item, inline_max=self._inline_max)
+
+    async def _kept_item(self, ref: Ref, item: ItemDone, epoch: int) -> ItemDone:
+        spill = self._spilled_item(ref, item, epoch)
+        return item if spill is None or not await self._has_put(ref.tenant, spill) else spill.kept
+
+    async def _has_put(self, tenant: str, spill: Spill[JsonObject] | Spill[Message] | Spill[ItemDone]) -> bool:
         try:
             await self.put(tenant, spill)
         except Unavailable:

@@ -6,31 +6,33 @@ the table in `core.effect`; here it is done.
 """
 
 import asyncio
-from collections.abc import Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from datetime import timedelta
 from functools import partial
 from typing import assert_never
 
 import msgspec
 
-from dalsegno.core import codec, json
 from dalsegno.core import item as items
-from dalsegno.core.append import Decision, Draft, Fenced, Keep, Known, Refusal
+from dalsegno.core import json
+from dalsegno.core.append import Draft
 from dalsegno.core.effect import DENIED, UNKNOWN, dedupe_digest, recovery
-from dalsegno.core.event import Action, ItemDone, ToolIntent, TurnWaiting
-from dalsegno.core.frozen import RESULT, seal, unseal
-from dalsegno.core.ids import effect_key, hash16, item_id, short_hash
+from dalsegno.core.event import Action, ItemDone, ToolIntent
+from dalsegno.core.ids import effect_key, hash16, item_id
 from dalsegno.core.input import ToolResult
 from dalsegno.core.json import JsonObject, clean_text
-from dalsegno.core.session import Session
-from dalsegno.errors import Parked
-from dalsegno.ports import Call, DidNotHappen, Happened, Ref, Tool, Transactions
+from dalsegno.core.tool import as_tool
+from dalsegno.errors import ConfigError, DalsegnoError
+from dalsegno.ports import Call, DidNotHappen, Happened, Tool, ToolFunction, Transactions
 from dalsegno.runtime.near import Near
-from dalsegno.runtime.outcome import Outcome, as_text, failed, outcome_of
-from dalsegno.runtime.patience import patiently, seen_through
+from dalsegno.runtime.outcome import Outcome, as_text, failed, finding_of, misunderstood, outcome_of, unknown
+from dalsegno.runtime.parking import Parking
+from dalsegno.runtime.patience import outlast, patiently, seen_through
+from dalsegno.runtime.recall import Recall
 from dalsegno.runtime.recorder import Recorder, Tiers
 from dalsegno.runtime.texts import Texts
 from dalsegno.runtime.transact import Put, Transactor
+from dalsegno.runtime.work import Calls, Work
 
 
 class ToolBox:
@@ -40,19 +42,28 @@ class ToolBox:
         self, recorder: Recorder, *, tiers: Tiers, texts: Texts, transactions: Transactions | None, near: Near
     ) -> None:
         self._recorder = recorder
-        self._log = tiers.log
         self._closing = tiers.closing
         self._texts = texts
-        self._near = near
+        self._recall = Recall(recorder, tiers=tiers, near=near)
         self._transactor = (
             None if transactions is None else Transactor(recorder, tiers=tiers, store=transactions, draft=self._draft)
         )
         self._tools: dict[str, Tool] = {}
+        self._digests: dict[str, bytes] = {}
+        self.under_way = Calls()
         self._turn = recorder.turn
+        self.work = Work()
+        self._parking = Parking(recorder, self.work)
 
-    def offer(self, tools: Sequence[Tool]) -> None:
-        """Tools that calls of this turn may name."""
-        self._tools.update((tool.name, tool) for tool in tools)
+    def offer(self, tools: Sequence[Tool | ToolFunction]) -> None:
+        """Tools that calls of this turn may name. Raises `ConfigError` for one that this store cannot run."""
+        for tool in map(as_tool, tools):
+            if tool.effect == "transactional" and self._transactor is None:
+                raise ConfigError(
+                    f"tool {tool.name} is transactional, and the log's store has no transactions for tools: "
+                    "keep the log in SQLite or PostgreSQL, or choose another effect class"
+                )
+            self._tools[tool.name] = tool
 
     def intent(self, call: JsonObject) -> ToolIntent:
         """What is recorded about a call in the commit that records the call itself."""
@@ -66,35 +77,58 @@ class ToolBox:
         if tool.dedupe != "never":
             arguments = _parse(call)
             dedupe = None if isinstance(arguments, Outcome) else dedupe_digest(name, arguments)
-        return ToolIntent(call_id, name, tool.effect, key, dedupe)
+        undo = tool.compensate is not None
+        return ToolIntent(call_id, name, tool.effect, key, dedupe, undo=undo, gated=undo and tool.gate != "none")
+
+    def named(self, name: str) -> Tool | None:
+        """The tool of that name, if it has been offered."""
+        return self._tools.get(name)
+
+    def call(self, call_id: str) -> Call:
+        """A call on record, as its tool is given it."""
+        arguments = _parse(self._recorder.journal.calls[call_id])
+        return self._call(self._recorder.journal.calls[call_id], {} if isinstance(arguments, Outcome) else arguments)
 
     async def perform(self, calls: Sequence[JsonObject]) -> list[str]:
-        """The outputs of these calls. Parks the turn when some of them wait for somebody."""
+        """The outputs of these calls. Parks the turn when some of them wait for somebody, as soon as nothing else of it
+        is under way.
+        """
         ran = await _side_by_side([self._one(call) for call in calls])
         actions = tuple(found for found in ran if isinstance(found, Action))
         if actions:
-            await self._park(actions)
+            await self._parking.park(actions)
         return [found for found in ran if isinstance(found, str)]
 
     async def ask(self, call_id: str, question: str, *, within: timedelta | None) -> str:
         """The answer to a question of the agent; parks until there is one."""
         answer = self._recorder.journal.answers.get(call_id)
         if answer is None:
+            await self._recorder.nothing_new()
             arguments = json.dumps({"question": question}).decode()
-            await self._park((Action("tool_result", call_id, "ask", arguments, expires_at=self._expiry(within)),))
+            await self._parking.park(
+                (Action("tool_result", call_id, "ask", arguments, expires_at=self._expiry(within)),)
+            )
         assert answer is not None
         said = answer[1]
         return (said.output or said.error or "") if isinstance(said, ToolResult) else (said.reason or said.decision)
 
     async def _one(self, call: JsonObject) -> str | Action:
+        self._parking.check()
+        with self.under_way.one(), self.work.under_way():
+            return await self._carry_out(call)
+
+    async def _carry_out(self, call: JsonObject) -> str | Action:
         journal = self._recorder.journal
         call_id = str(call["call_id"])
         known = journal.outputs.get(call_id)
         if known is not None:
             return str(known["output"])
+        await self._recorder.nothing_new()
+        if call_id not in journal.intents:
+            raise DalsegnoError(f"no model of this turn asked for the call {call_id!r}")
         tool = self._tools.get(str(call["name"]))
         if tool is None:
-            return await self._record(call, Outcome(f"There is no tool named {call['name']!r}.", "incomplete"))
+            return await self._record(call, unknown(str(call["name"])))
         arguments = _parse(call)
         if isinstance(arguments, Outcome):
             return await self._record(call, arguments)
@@ -109,15 +143,15 @@ class ToolBox:
             return Outcome(said.output) if said.output is not None else failed(said.error)
         if said is not None and said.decision == "deny":
             begun = journal.intents[call_id][0] < journal.adopted
-            return Outcome(f"{UNKNOWN if begun else DENIED} {said.reason or ''}".strip(), "incomplete")
+            text = f"{UNKNOWN if begun else DENIED} {said.reason or ''}".strip()
+            return Outcome(text, "incomplete", idle=not begun)
         if tool.gate != "none" and said is None:
             return self._action(tool, call)
         shared = await self._shared(call_id)
         if shared is not None:
             return shared
-        if not journal.interrupted(call_id):
-            return await self._run(tool, call, arguments)
-        return await self._recover(tool, call, arguments)
+        begin = self._recover if journal.interrupted(call_id) else self._run
+        return await begin(tool, call, arguments)
 
     async def _recover(self, tool: Tool, call: JsonObject, arguments: JsonObject) -> Outcome | Action | str:
         """A replica died after the intent was recorded: the class and the tool's policy say what may be done."""
@@ -131,7 +165,7 @@ class ToolBox:
             case "ask":
                 return self._action(tool, call, reason="unknown_outcome")
             case "probe":
-                finding = None if tool.probe is None else await tool.probe(self._call(call, arguments))
+                finding = await finding_of(tool, self._call(call, arguments))
                 if isinstance(finding, Happened):
                     return Outcome(as_text(finding.result))
                 if isinstance(finding, DidNotHappen):
@@ -145,37 +179,32 @@ class ToolBox:
         if effect == "transactional":
             return await self._run_in_transaction(tool, self._call(call, arguments))
         if effect == "read" and tool.cache_seconds is not None:
-            return await self._run_or_recall(tool, self._call(call, arguments), tool.cache_seconds)
+            return await self._recall.run_or_recall(tool, self._call(call, arguments), tool.cache_seconds)
         work = asyncio.ensure_future(outcome_of(tool, self._call(call, arguments)))
         try:
             return await asyncio.shield(work)
         except asyncio.CancelledError:
             # a cancelled turn stops at a safe point: an effect that has begun is seen through and recorded
-            if self._recorder.lost or tool.effect == "read":
+            if self._recorder.lost or tool.effect == "read" or not await outlast(work, unless=self._is_left):
                 work.cancel()
                 raise
-            await self._record(call, await work)
+            await seen_through(self._record(call, work.result()))
             raise
 
-    async def _run_or_recall(self, tool: Tool, call: Call, seconds: float) -> Outcome:
-        """What an identical call came to a short while ago, in whatever session of the tenant; or the tool is run."""
-        names = (RESULT, call.tenant, self._recorder.session.agent, dedupe_digest(tool.name, call.arguments))
-        ref = Ref(call.tenant, f"tool_{short_hash(*names)}")
-        kept = await self._near.get(ref, RESULT)
-        known = None if kept is None else unseal(kept[1], *names)
-        if known is not None:
-            return Outcome(known.decode())
-        made = await outcome_of(tool, call)
-        if made.status == "completed":
-            content = seal(clean_text(made.text).encode(), *names)
-            self._near.put(ref, RESULT, 0, content, keep=timedelta(seconds=seconds))
-        return made
+    def _is_left(self) -> bool:
+        return self._recorder.lost or self._closing()
 
     async def _run_in_transaction(self, tool: Tool, call: Call) -> Outcome | str:
         if self._transactor is None:
-            return failed("this store offers no transactions to tools")
+            return misunderstood("this store offers no transactions to tools")
         made = await self._transactor.run(tool, call)
         return str(self._recorder.journal.outputs[call.id]["output"]) if made is None else made
+
+    async def undo_in_transaction(self, tool: Tool, call: Call, record: Callable[[Outcome], Draft]) -> Outcome | None:
+        """What the compensation came to; None once it is on record, together with what it wrote."""
+        if self._transactor is None:
+            return misunderstood("this store offers no transactions to tools")
+        return await self._transactor.undo(tool, call, record)
 
     async def _shared(self, call_id: str) -> str | None:
         """The output of an identical call that is on record, for tools that ask for it."""
@@ -186,21 +215,12 @@ class ToolBox:
         known = journal.outputs.get(first)
         call = journal.calls[call_id]
         if known is not None and first != call_id:
-            return await self._record(call, Outcome(str(known["output"])))
+            return await self._record(call, _again(known))
         tool = self._tools[intent.name]
         if tool.dedupe != "session":
             return None
-        output = await patiently(partial(self._remembered, _digest(intent)), closing=self._closing)
-        return None if output is None else await self._record(call, Outcome(output))
-
-    async def _remembered(self, digest: bytes) -> str | None:
-        decision = await self._log.commit(self._recorder.ref, _look_up, digest=digest)
-        found = None if isinstance(decision, Refusal | Fenced) else decision.result
-        if found is None:
-            return None
-        events = await self._log.read(self._recorder.ref, after=found.seq - 1, limit=1)
-        data = codec.decode(events[0])
-        return str(data.item["output"]) if isinstance(data, ItemDone) else None
+        self._digests[call_id], output = await self._recall.remembered(_digest(intent))
+        return None if output is None else await self._record(call, Outcome(output, idle=True))
 
     async def _record(self, call: JsonObject, outcome: Outcome) -> str:
         call_id = str(call["call_id"])
@@ -215,17 +235,17 @@ class ToolBox:
         lease, journal = self._recorder.lease, self._recorder.journal
         name = item_id(self._turn, items.OUTPUT, "_".join(str(journal.calls[call_id]["id"]).split("_")[-2:]))
         item = items.output(call_id, clean_text(outcome.text), item_id=name, status=outcome.status)
+        item, idle = items.detailed(item, outcome.details), outcome.idle
+        if call_id in journal.inside:
+            return Draft(ItemDone(items.inside(journal.inside[call_id], item), idle=idle), lease.turn), None
         put, spill = None, self._texts.spill(item, lease)
         if spill is not None:
             item, put = spill.kept, partial(self._texts.put, lease.tenant, spill)
         intent = journal.intents[call_id][1]
         remember = intent.dedupe is not None and outcome.status == "completed"
-        return Draft(ItemDone(item), lease.turn, _digest(intent) if remember else None), put
-
-    async def _park(self, actions: tuple[Action, ...]) -> None:
-        waiting = Draft(TurnWaiting(actions), self._recorder.lease.turn)
-        await self._recorder.append([waiting], then="release")
-        raise Parked
+        return Draft(
+            ItemDone(item, idle=idle), lease.turn, self._digests.get(call_id, _digest(intent)) if remember else None
+        ), put
 
     def _action(self, tool: Tool, call: JsonObject, *, reason: str | None = None) -> Action:
         within = None if tool.answer_within_seconds is None else timedelta(seconds=tool.answer_within_seconds)
@@ -249,19 +269,20 @@ class ToolBox:
         return Call(intent.call_id, intent.name, arguments, intent.key, lease.session, lease.tenant, self._turn)
 
 
+def _again(known: JsonObject) -> Outcome:
+    details = known.get("details")
+    return Outcome(str(known["output"]), details=details if isinstance(details, dict) else {}, idle=True)
+
+
 def _parse(call: JsonObject) -> JsonObject | Outcome:
     try:
         return msgspec.json.decode(str(call["arguments"]) or "{}", type=dict)
     except (msgspec.DecodeError, RecursionError) as error:
-        return failed(f"The arguments are not a JSON object: {error}")
+        return misunderstood(f"The arguments are not a JSON object: {error}")
 
 
 def _digest(intent: ToolIntent) -> bytes:
     return hash16("call", intent.dedupe or "")
-
-
-def _look_up(session: Session | None, known: Known | None, now: int) -> Decision[Known | None]:
-    return Keep(known)
 
 
 async def _side_by_side(work: Sequence[Coroutine[object, object, str | Action]]) -> list[str | Action]:

@@ -6,7 +6,7 @@ that outlives its own time is told so.
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Container, Sequence
 from contextlib import AsyncExitStack
 from datetime import timedelta
 from functools import partial
@@ -23,6 +23,7 @@ from dalsegno.runtime.recorder import Recorder, Tiers
 
 R = TypeVar("R")
 Put: TypeAlias = Callable[[], Awaitable[None]]
+Drafted: TypeAlias = Callable[[str, Outcome], tuple[Draft, Put | None]]
 
 
 class Watched:
@@ -66,7 +67,7 @@ class Transactor:
         *,
         tiers: Tiers,
         store: Transactions,
-        draft: Callable[[str, Outcome], tuple[Draft, Put | None]],
+        draft: Drafted,
     ) -> None:
         self._recorder = recorder
         self._log = tiers.log
@@ -78,10 +79,17 @@ class Transactor:
         """None once the output is on record, together with what the tool wrote. Otherwise nothing of it was applied,
         and this is what the model is to be told.
         """
+        return await self._until(tool, call, self._recorder.journal.outputs, self._draft)
+
+    async def undo(self, tool: Tool, call: Call, record: Callable[[Outcome], Draft]) -> Outcome | None:
+        """The same of a call's compensation, which `tool` runs; `record` makes the record of it."""
+        return await self._until(tool, call, self._recorder.journal.undone, lambda _, made: (record(made), None))
+
+    async def _until(self, tool: Tool, call: Call, known: Container[str], drafted: Drafted) -> Outcome | None:
         pauses = chain(PAUSES_SECONDS, repeat(PAUSES_SECONDS[-1]))
-        while call.id not in self._recorder.journal.outputs:
+        while call.id not in known:
             try:
-                return await self._once(tool, call)
+                return await self._once(tool, call, drafted)
             except TookTooLong as error:
                 return failed(str(error))
             except _Owed as owed:
@@ -94,7 +102,7 @@ class Transactor:
                 await self._look()
         return None
 
-    async def _once(self, tool: Tool, call: Call) -> Outcome | None:
+    async def _once(self, tool: Tool, call: Call, drafted: Drafted) -> Outcome | None:
         async with AsyncExitStack() as stack:
             if self._store.alone:
                 await stack.enter_async_context(self._recorder.shut_out())
@@ -107,7 +115,7 @@ class Transactor:
                 raise watched.broken
             if made.status != "completed":
                 return made
-            draft, put = self._draft(call.id, made)
+            draft, put = drafted(call.id, made)
             if put is not None:
                 await _try(put)
             await self._recorder.append_with(inner.commit, draft)

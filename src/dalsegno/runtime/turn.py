@@ -8,7 +8,8 @@ half-way. What follows is the same in every case:
 2. `think`: run the agent from its beginning. Whatever the journal knows is answered from it; the first thing that it
    does not know is done: a model is asked, a tool is called, a human is awaited, and each is recorded when it is
    done.
-3. `end`: exactly one of completed, failed, cancelled; or parked, handed over, lost, in which case the turn goes on
+3. `saga.conclude`: a turn that fails or is cancelled has its effects undone first, where its tools know how.
+4. `end`: exactly one of completed, failed, cancelled; or parked, handed over, lost, in which case the turn goes on
    elsewhere or later and this replica holds nothing.
 
 Every write carries the epoch, and the log refuses a stale one, so a replica that was paused for an hour can do no
@@ -42,13 +43,15 @@ from dalsegno.core.session import Session
 from dalsegno.core.stream import closes
 from dalsegno.errors import HandedOver, LeaseLost, Parked, Unavailable
 from dalsegno.ports import Agent, Blobs, Hot, Ref, Transactions
-from dalsegno.runtime.blame import blame
+from dalsegno.runtime.blame import blame, told
 from dalsegno.runtime.contexts import Contexts, turn_events
 from dalsegno.runtime.handle import Turn
 from dalsegno.runtime.near import Near
 from dalsegno.runtime.patience import patiently
+from dalsegno.runtime.play import play
 from dalsegno.runtime.publisher import Publisher
 from dalsegno.runtime.recorder import Recorder, Tiers
+from dalsegno.runtime.saga import Saga
 from dalsegno.runtime.steps import Speaker
 from dalsegno.runtime.texts import Texts
 from dalsegno.runtime.tools import ToolBox
@@ -56,7 +59,6 @@ from dalsegno.runtime.tools import ToolBox
 log = logging.getLogger("dalsegno.turn")
 
 CONTEXT_LIMIT_BYTES = 256 * 1024
-ERROR_CHARS = 2000
 
 
 class Surroundings(msgspec.Struct, frozen=True):
@@ -81,6 +83,7 @@ class Running(msgspec.Struct):
     recorder: Recorder
     speaker: Speaker
     turn: Turn
+    saga: Saga
 
 
 async def run_turn(lease: Lease, session: Session, written: Sequence[Event], around: Surroundings) -> Lease | None:
@@ -95,11 +98,13 @@ async def run_turn(lease: Lease, session: Session, written: Sequence[Event], aro
     try:
         seen: int | None = -1
         while ended is None:
-            end = await think(running, around)
+            end = running.saga.begun or await think(running, around)
             recorder.defer(await running.speaker.abandon())
+            end = await running.saga.conclude(end)
             seen = turn.seen if isinstance(end, TurnCompleted) and turn.seen != seen else None
             ended = await recorder.append([Draft(end, lease.turn)], then="take", seen=seen)
-            # None: a message joined the turn as it was ending; the agent goes on where it was
+            if ended is None:  # a message joined the turn as it was ending, and the agent goes on; or a cancel did
+                await recorder.settle()
     except HandedOver:
         recorder.defer(await running.speaker.abandon())
         await recorder.append((), then="release")
@@ -133,10 +138,13 @@ async def prepare(lease: Lease, session: Session, written: Sequence[Event], arou
     speaker = Speaker(recorder, publisher, intent=tools.intent, texts=texts)
     if lease.orphaned:
         await adopt(recorder, speaker, around)
-    turn = Turn(recorder, speaker, tools, blobs=around.blobs, draining=around.draining)
+    handle = partial(Turn, recorder, speaker, tools, blobs=around.blobs, draining=around.draining)
+    agent = around.agent(recorder.session.agent)
+    saga = Saga(recorder, speaker, tools, play=partial(_rehearse, agent, handle), draining=around.draining)
     around.tiers.hub.watch(ref, recorder.poke)
     shorten(recorder, speaker, around.context_limit_bytes)
-    return Running(recorder, speaker, turn)
+    await recorder.settle()
+    return Running(recorder, speaker, handle(), saga)
 
 
 async def adopt(recorder: Recorder, speaker: Speaker, around: Surroundings) -> None:
@@ -161,12 +169,12 @@ async def think(running: Running, around: Surroundings) -> Data:
     agent = around.agent(recorder.session.agent)
     if agent is None:
         return TurnFailed(TurnError("no_agent", f"no agent named {recorder.session.agent!r} is served here"))
-    recorder.on_news = partial(_interrupt, recorder, task)
+    recorder.on_news, recorder.closed = partial(_interrupt, recorder, task), False
     deadline = asyncio.timeout(around.deadline.total_seconds())
     try:
         async with deadline:
             recorder.on_news()
-            await agent.run(running.turn)
+            await play(partial(agent.run, running.turn), running.turn)
             await _pending_interrupt(recorder)
     except asyncio.CancelledError:
         if not recorder.lost and not recorder.journal.cancelled:
@@ -177,17 +185,24 @@ async def think(running: Running, around: Surroundings) -> Data:
         raise
     except TimeoutError as error:
         if not deadline.expired():
-            return _failure(error)
+            return TurnFailed(told(error))
         return TurnFailed(TurnError("deadline_exceeded", f"the turn took longer than {around.deadline}"))
     except Exception as error:  # whatever a user's agent raises ends its turn and nothing else
         log.warning("turn %s of session %s failed: %s", running.turn.id, running.turn.session, blame(error))
         log.debug("what failed turn %s", running.turn.id, exc_info=error)
-        return _failure(error)
+        return TurnFailed(told(error))
     finally:
-        recorder.on_news = _nothing
+        recorder.on_news, recorder.closed = _nothing, True
     if recorder.lost:
         raise LeaseLost
     return TurnCompleted(usage=_usage(running))
+
+
+async def _rehearse(agent: Agent | None, handle: Callable[[], Turn]) -> None:
+    """Run the agent once more from its beginning, as if nobody had."""
+    if agent is not None:
+        turn = handle()
+        await play(partial(agent.run, turn), turn)
 
 
 def shorten(recorder: Recorder, speaker: Speaker, limit_bytes: int) -> None:
@@ -220,11 +235,6 @@ async def _forget_interrupts(task: "asyncio.Task[object] | None") -> None:
         await asyncio.sleep(0)
     while task is not None and task.cancelling():
         task.uncancel()
-
-
-def _failure(error: Exception) -> TurnFailed:
-    code = getattr(error, "code", None)
-    return TurnFailed(TurnError(code if isinstance(code, str) else type(error).__name__, str(error)[:ERROR_CHARS]))
 
 
 def _usage(running: Running) -> JsonObject | None:

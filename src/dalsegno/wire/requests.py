@@ -10,6 +10,7 @@ from urllib.parse import parse_qsl
 import msgspec
 
 from dalsegno.core import cursor
+from dalsegno.core.check import check_items
 from dalsegno.core.cursor import Cursor
 from dalsegno.core.event import SessionCreated
 from dalsegno.core.ids import parse_session_id
@@ -17,7 +18,6 @@ from dalsegno.core.input import Approval, Cancel, Input, Message, ToolResult
 from dalsegno.core.json import Json, JsonObject, dumps
 from dalsegno.errors import Refused
 from dalsegno.wire import shapes
-from dalsegno.wire.items import check_items
 
 METADATA_BYTES_MAX = 16 * 1024
 LIMIT_MAX = 1000

@@ -10,14 +10,14 @@ from datetime import UTC, datetime
 import msgspec
 
 from dalsegno.core import codec
+from dalsegno.core.check import check_made
 from dalsegno.core.event import TYPES, Data, Event, ItemDone, TurnCreated, TurnInput, Unknown
 from dalsegno.core.input import Cancel
-from dalsegno.core.item import OUTPUT
-from dalsegno.core.json import Json, dumps, loads_strict
+from dalsegno.core.item import INSIDE, OWN_PREFIX
+from dalsegno.core.json import Json, JsonObject, dumps, loads_strict
 from dalsegno.core.session import Session, apply
 from dalsegno.errors import Refused, Unreadable
 from dalsegno.wire import requests
-from dalsegno.wire.items import check_item
 from dalsegno.wire.native import event_bytes
 
 _TIME = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}\.[0-9]{3}Z")
@@ -101,20 +101,21 @@ def _check(data: Data) -> None:
             requests.parse_input(plain)
             requests.parse_key(data.key)
         case ItemDone(item=item):
-            for name in ("type", "id"):
-                if not isinstance(item.get(name), str):
-                    raise Refused("invalid_request", f"data.item.{name} is a string")
-            if not str(item["type"]).startswith("dalsegno:") and not _is_empty_answer(item):
-                check_item(item, where="data.item")
+            _check_item(item, "data.item")
         case _:
             pass
 
 
-def _is_empty_answer(item: dict[str, Json]) -> bool:
-    """An agent may say nothing, and a tool may return nothing; a client may not."""
-    if item["type"] == OUTPUT:
-        return isinstance(item.get("call_id"), str) and item.get("output") == ""
-    return item["type"] == "message" and item.get("role") == "assistant" and item.get("content") in ([], "")
+def _check_item(item: JsonObject, where: str) -> None:
+    names = ("type", "id", "call_id") if item.get("type") == INSIDE else ("type", "id")
+    for name in names:
+        if not isinstance(item.get(name), str):
+            raise Refused("invalid_request", f"{where}.{name} is a string")
+    held = item.get("item")
+    if item["type"] == INSIDE:
+        _check_item(held if isinstance(held, dict) else {}, f"{where}.item")
+    elif not str(item["type"]).startswith(OWN_PREFIX):
+        check_made(item, where=where)
 
 
 def _milliseconds(text: str) -> int:

@@ -7,8 +7,10 @@ from typing import Any
 import msgspec
 
 from dalsegno.core.json import dumps
-from tests.acceptance.retail.rules import Json, Refused, act
-from tests.acceptance.retail.tasks import Action, Task, books_of
+from retail.rules import Json, Refused, act
+from retail.script import Action
+from retail.shop import books_of
+from tests.acceptance.retail.tasks import Task
 
 
 class Answer(msgspec.Struct, frozen=True):
@@ -29,7 +31,7 @@ def _apply(books: Json, action: Action) -> Answer:
     try:
         done = act(books, action.name, action.arguments)
     except Refused as refusal:
-        return Answer(f"Error: Refused: {refusal}", accepted=False)
+        return Answer(f"Refused: {refusal}", accepted=False)
     return Answer(done if isinstance(done, str) else dumps(done).decode(), accepted=True)
 
 

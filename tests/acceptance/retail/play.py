@@ -1,39 +1,72 @@
-"""One long morning at the shop: 114 customers at once, three replicas, and somebody who kills replicas all the time.
+"""One long morning at the shop: many customers at once, three replicas, and somebody who kills replicas all the time.
 
 `play` brings it about and returns what is known of it afterwards. It judges nothing.
 """
 
 import asyncio
-import json
 import os
 import random
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import AsyncExitStack, aclosing, contextmanager
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, AsyncExitStack, aclosing, contextmanager
 from dataclasses import dataclass, field
 from datetime import timedelta
 from itertools import count
 from pathlib import Path
 from typing import Any
 
-from dalsegno.client import TERMINAL, Client, Event, Retry, Transcript, text_of
-from dalsegno.testing.fleet import Fleet, Served
-from tests.acceptance.retail import shop
-from tests.acceptance.retail.script import QUESTION, YES, opening
-from tests.acceptance.retail.tasks import ROOT, Task
-from tests.support import wait_until
+import httpx2
 
-AGENT = "tests.acceptance.retail.agent:answer"
-SPAN_SECONDS = 26
-"""Over how much time a customer's confirmations are spread: that long the fleet is never without turns."""
-REST_SECONDS = (0.4, 0.8)
-WITHIN_SECONDS = 150
+from dalsegno.client import TERMINAL, Client, Event, Retry, Transcript, text_of
+from dalsegno.testing.fleet import Fleet
+from retail.script import QUESTION, YES, opening
+from tests.acceptance.retail.killer import Blow, Heard, Killer
+from tests.acceptance.retail.lines import lines_of
+from tests.acceptance.retail.tasks import ROOT, Task
+
 CLIENTS = 12
+STACK_LATE_MS = 500
+"""What `Tiers.late_ms` is on the stack of servers, on a machine that has other things to do."""
 STUBBORN = Retry(rounds=100, base=timedelta(milliseconds=20), longest=timedelta(milliseconds=300))
 
 Json = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Tiers:
+    """Where the fleet keeps what it knows: options of `serve`, and variables.
+
+    `late_ms`: by how much a replica's idea of the database's clock may be late, when the database was slow to tell it.
+    """
+
+    options: tuple[str, ...]
+    environment: Mapping[str, str] = field(default_factory=dict)
+    late_ms: int = 50
+
+
+@dataclass(frozen=True)
+class Show:
+    """What is served and how.
+
+    `span`: over how many seconds a customer's confirmations are spread: that long the fleet is never without turns.
+    `rest`: between how many seconds the killer rests. `within`: after how many seconds somebody has waited too long.
+    """
+
+    target: str
+    span: float = 26
+    rest: tuple[float, float] = (0.4, 0.8)
+    within: float = 150
+
+
+@dataclass(frozen=True)
+class Stage:
+    """What a show needs around it: variables for all replicas, and for each by its name; and who is heard to speak."""
+
+    environment: Mapping[str, str]
+    own: Callable[[str], Mapping[str, str]]
+    heard: Callable[[Fleet], Heard]
 
 
 @dataclass
@@ -52,215 +85,129 @@ class Visit:
 
 
 @dataclass(frozen=True)
-class Blow:
-    """One `kill -9`: which process, when (Unix milliseconds), and what it was waited for."""
-
-    pid: int
-    at: int
-    moment: str
-
-
-@dataclass(frozen=True)
 class Morning:
-    """What is known afterwards. `journal` is the shop's, `witness` the agents'; both in the order of their files."""
+    """What is known afterwards. `journal` is the shop's, in order."""
 
     visits: list[Visit]
     blows: list[Blow]
     journal: list[Json]
-    witness: list[Json]
     inventory: list[Json]
     seconds: float
 
 
-@dataclass(frozen=True)
-class Tiers:
-    """Where the fleet keeps what it knows: options of `serve`, and variables."""
+class Front:
+    """The shop's front door: customers are brought to their branches, and the books can be looked at."""
 
-    options: tuple[str, ...]
-    environment: Mapping[str, str] = field(default_factory=dict)
+    def __init__(self, http: httpx2.Client) -> None:
+        self._http = http
+
+    def enter(self, session: str, branch: int) -> None:
+        """The customer of this session is at that branch."""
+        self._http.put(f"/visits/{session}", json={"branch": branch}).raise_for_status()
+
+    def inventory(self) -> list[Json]:
+        """The books of all branches."""
+        books: list[Json] = self._http.get("/books").raise_for_status().json()
+        return books
 
 
-async def play(tasks: list[Task], data: Path, folder: Path, *, tiers: Tiers, seed: int) -> Morning:
+async def play(
+    tasks: Sequence[Task], data: Path, folder: Path, *, show: Show, stage: Stage, tiers: Tiers, seed: int
+) -> Morning:
     """Serve all tasks to their end. Raises what a customer could not bear, and `TimeoutError`."""
-    journal, witness = folder / "journal.ndjson", folder / "witness"
-    witness.mkdir()
-    environment = _environment()
-    with open_shop(data, journal, environment) as port:
-        environment |= {"RETAIL_DATA": str(data), "RETAIL_WITNESS": str(witness), "RETAIL_SHOP": str(port)}
-        environment |= tiers.environment
-        options = (*tiers.options, "--log-level", "warning")
-        async with (
-            Fleet(AGENT, folder=folder, options=options, environment=environment) as fleet,
-            AsyncExitStack() as stack,
-        ):
+    journal = folder / "journal.ndjson"
+    with open_shop(data, journal) as url, httpx2.Client(base_url=url, timeout=60) as http:
+        front = Front(http)
+        environment = {**paths(), **stage.environment, **tiers.environment, "SHOP_URL": url}
+        fleet = Fleet(show.target, folder=folder, options=(*tiers.options, "--log-level", "warning"))
+        for replica in fleet:
+            replica.environment = {**environment, **stage.own(replica.name)}
+        async with fleet, AsyncExitStack() as stack:
             urls = fleet.urls
             clients = [
                 await stack.enter_async_context(Client([*urls[n % 3 :], *urls[: n % 3]], retry=STUBBORN))
                 for n in range(CLIENTS)
             ]
             started = time.monotonic()
-            killer = Killer(fleet, journal, witness, chance=random.Random(seed))
-            visits = await _everybody(tasks, clients, killer, seed)
+            killer = Killer(fleet, journal, stage.heard(fleet), rest=show.rest, chance=random.Random(seed))
+            party = [Customer(task, front, killer, random.Random(f"{seed}/{n}")) for n, task in enumerate(tasks)]
+            visits = await _everybody(party, clients, killer, show)
             seconds = time.monotonic() - started
             for each in visits:
                 each.log = await clients[0].session(each.session).export()
-        inventory = await shop.ask(port, {"name": "inventory"})
-    return Morning(visits, killer.blows, lines_of(journal), _all_lines(witness), inventory, seconds)
+        inventory = front.inventory()
+    return Morning(visits, killer.blows, lines_of(journal), inventory, seconds)
 
 
-async def _everybody(tasks: list[Task], clients: list[Client], killer: "Killer", seed: int) -> list[Visit]:
+async def _everybody(party: "list[Customer]", clients: list[Client], killer: Killer, show: Show) -> list[Visit]:
     """All visits, side by side, under the killer's blows."""
     try:
-        async with asyncio.timeout(WITHIN_SECONDS), asyncio.TaskGroup() as group:
+        async with asyncio.timeout(show.within), asyncio.TaskGroup() as group:
             rage = group.create_task(killer.rage())
             async with asyncio.TaskGroup() as hall:
                 served = [
-                    hall.create_task(visit(task, clients[n % CLIENTS], killer, random.Random(f"{seed}/{n}")))
-                    for n, task in enumerate(tasks)
+                    hall.create_task(customer.visit(clients[n % CLIENTS], show)) for n, customer in enumerate(party)
                 ]
             killer.tired = True
             await rage
     except TimeoutError as late:
-        raise TimeoutError(f"after {WITHIN_SECONDS} s, (task, turn): {sorted(killer.open)} have no end") from late
+        raise TimeoutError(f"after {show.within} s, (task, turn): {sorted(killer.open)} have no end") from late
     return [task.result() for task in served]
 
 
-async def visit(task: Task, client: Client, killer: "Killer", chance: random.Random) -> Visit:
-    """Say what one wants, then say yes whenever asked, each time in one's own good time."""
-    session = await client.sessions.create(metadata={"task": task.id, "branch": task.branch})
-    seen, transcript, came = Visit(task, session.id), Transcript(), time.monotonic()
-    writes = sum(action.writes for action in task.actions)
-    times = iter(sorted(came + chance.uniform(0, SPAN_SECONDS) for _ in range(writes)))
-    text = opening(task)
-    for number in count():
-        last = ""
-        with killer.spare((task.id, number)):
-            async with aclosing(session.run(text)) as events:
-                async for event in events:
-                    seen.events.append(event)
-                    transcript.add(event)
-                    item = event.data.get("item", {})
-                    if event.type == "item.done" and item.get("role") == "assistant":
-                        last = text_of(item)
-        if seen.ends[-1].type != "turn.completed" or not last.endswith(QUESTION):
-            return seen
-        await asyncio.sleep(max(0.0, next(times) - time.monotonic()))  # the customer thinks it over
-        text = YES
-    raise AssertionError("unreachable")
+@dataclass(frozen=True)
+class Customer:
+    """Somebody who wants something, and says yes in their own good time."""
+
+    task: Task
+    front: Front
+    killer: Killer
+    chance: random.Random
+
+    async def visit(self, client: Client, show: Show) -> Visit:
+        """Say what one wants, then say yes whenever asked."""
+        task = self.task
+        session = await client.sessions.create(metadata={"task": task.id})
+        self.front.enter(session.id, task.branch)
+        seen, transcript, came = Visit(task, session.id), Transcript(), time.monotonic()
+        writes = sum(action.writes for action in task.actions)
+        times = iter(sorted(came + self.chance.uniform(0, show.span) for _ in range(writes)))
+        text = opening(task)
+        for number in count():
+            last = ""
+            with self.killer.spare((task.id, number)):
+                async with aclosing(session.run(text)) as events:
+                    async for event in events:
+                        seen.events.append(event)
+                        transcript.add(event)
+                        item = event.data.get("item", {})
+                        if event.type == "item.done" and item.get("role") == "assistant":
+                            last = text_of(item)
+            if seen.ends[-1].type != "turn.completed" or not last.endswith(QUESTION):
+                return seen
+            await asyncio.sleep(max(0.0, next(times) - time.monotonic()))  # the customer thinks it over
+            text = YES
+        raise AssertionError("unreachable")
 
 
-class Killer:
-    """Kills a random replica every second or so and starts it again, until it is `tired`. `open` are the turns that a
-    customer has begun and not heard the end of.
-
-    It never deals a third blow within one turn: before each it waits until every turn that was open at the last but one
-    has ended. A turn that dies three times is `poisoned`, so this is what makes that impossible here instead of
-    improbable. Two of three blows wait for a moment that matters, whoever's it is: a model has just begun to speak, or
-    the shop has just changed its books and has not answered yet. The third falls on anybody at any time.
-    """
-
-    def __init__(self, fleet: Fleet, journal: Path, witness: Path, *, chance: random.Random) -> None:
-        self.tired = False
-        self.blows: list[Blow] = []
-        self._fleet, self._journal, self._witness, self._chance = fleet, journal, witness, chance
-        self.open: set[tuple[str, int]] = set()
-        self._at_blow: list[frozenset[tuple[str, int]]] = []
-
-    @contextmanager
-    def spare(self, turn: tuple[str, int]) -> Iterator[None]:
-        """A turn is open as long as this is."""
-        self.open.add(turn)
-        try:
-            yield
-        finally:
-            self.open.discard(turn)
-
-    async def rage(self) -> None:
-        """Until tired. Whatever was killed is started again."""
-        async with asyncio.TaskGroup() as restarts:
-            for number in count():
-                await asyncio.sleep(self._chance.uniform(*REST_SECONDS))  # the pace of the violence
-                await self._mercy()
-                if self.tired:
-                    return
-                moment = ("changing", "speaking", "any")[number % 3]
-                victim = await {"changing": self._changing, "speaking": self._speaking, "any": self._any}[moment]()
-                self._at_blow.append(frozenset(self.open))
-                self.blows.append(Blow(victim.pid, time.time_ns() // 10**6, moment))
-                await victim.kill()
-                restarts.create_task(victim.start())
-
-    async def _mercy(self) -> None:
-        met = self._at_blow[-2] if len(self._at_blow) > 1 else frozenset()
-        await wait_until(
-            lambda: not met & self.open and sum(replica.serving for replica in self._fleet) > 1,
-            description="the turns that met two blows have ended, and two replicas serve",
-            timeout=60,
-        )
-
-    async def _any(self) -> Served:
-        return self._chance.choice([replica for replica in self._fleet if replica.serving])
-
-    async def _speaking(self) -> Served:
-        before = {replica.pid: self._size(replica) for replica in self._fleet if replica.serving}
-        found: list[Served] = []
-
-        def spoke() -> bool:
-            found[:] = [r for r in self._fleet if r.serving and self._size(r) > before.get(r.pid, 0)]
-            return bool(found)
-
-        await self._soon(spoke)
-        await asyncio.sleep(self._chance.uniform(0, 0.05))  # somewhere in its sentence
-        return self._chance.choice(found) if found else await self._any()
-
-    async def _changing(self) -> Served:
-        size = self._journal.stat().st_size
-        found: list[Served] = []
-
-        def changed() -> bool:
-            for line in lines_of(self._journal, after=size):
-                replica = self._fleet.by_pid(line["pid"])
-                if line["outcome"] == "applied" and replica is not None and replica.serving:
-                    found.append(replica)
-            return bool(found)
-
-        await self._soon(changed)
-        return found[-1] if found else await self._any()
-
-    def _size(self, replica: Served) -> int:
-        file = self._witness / f"{replica.pid}.ndjson"
-        return file.stat().st_size if file.exists() else 0
-
-    async def _soon(self, predicate: Callable[[], bool]) -> None:
-        """Until that is so, but not for long: a moment that does not come is no reason to spare anybody."""
-        until = time.monotonic() + 1
-        while not predicate() and time.monotonic() < until and not self.tired:
-            await asyncio.sleep(0.003)
+def open_shop(data: Path, journal: Path) -> AbstractContextManager[str]:
+    """The shop's process; its URL."""
+    return running("retail.shop", "--port", "0", "--data", str(data), "--journal", str(journal))
 
 
 @contextmanager
-def open_shop(data: Path, journal: Path, environment: Json) -> Iterator[int]:
-    """The shop's process; its port."""
-    command = [sys.executable, "-m", shop.__name__, str(data), str(journal)]
-    with subprocess.Popen(command, cwd=ROOT, env=environment, stdout=subprocess.PIPE) as process:
+def running(module: str, *arguments: str, environment: Mapping[str, str] | None = None) -> Iterator[str]:
+    """A process of a Python module, until the end; the last word of the first line that it says."""
+    command = [sys.executable, "-m", module, *arguments]
+    every = {**paths(), **(environment or {})}
+    with subprocess.Popen(command, cwd=ROOT, env=every, stdout=subprocess.PIPE) as process:
         try:
             assert process.stdout is not None
-            yield int(process.stdout.readline())
+            yield process.stdout.readline().decode().split()[-1]
         finally:
             process.kill()
 
 
-def lines_of(path: Path, *, after: int = 0) -> list[Json]:
-    """The whole lines of a file. The last one may be torn, if its writer was killed: that one is left out."""
-    with path.open("rb") as file:
-        file.seek(after)
-        return [json.loads(line) for line in file.read().split(b"\n")[:-1]]
-
-
-def _all_lines(folder: Path) -> list[Json]:
-    return [line for path in sorted(folder.iterdir()) for line in lines_of(path)]
-
-
-def _environment() -> Json:
+def paths() -> Json:
     """What processes inherit, and the way to this repository."""
-    return {**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), str(ROOT / "src")])}
+    return {**os.environ, "PYTHONPATH": os.pathsep.join(str(ROOT / place) for place in (".", "src", "examples"))}

@@ -1,15 +1,14 @@
 """The 114 customers: where their data is found, what each wants done, and at which of the shop's branches."""
 
-import json
 import os
 from collections import defaultdict
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import msgspec
-
-from tests.acceptance.retail.rules import WRITES
+from retail import script
+from retail.script import Action
+from retail.shop import books_of
 
 ROOT = Path(__file__).resolve().parents[3]
 VARIABLE = "DALSEGNO_RETAIL_DATA"
@@ -19,25 +18,10 @@ FILES = ("tasks.json", "db.json")
 Json = dict[str, Any]
 
 
-class Action(msgspec.Struct, frozen=True):
-    """One tool call that a task is solved with."""
+class Task(script.Task, frozen=True):
+    """What one customer wants, the calls that give it to them, and the branch where they are."""
 
-    name: str
-    arguments: Json
-
-    @property
-    def writes(self) -> bool:
-        """Whether it changes the shop."""
-        return self.name in WRITES
-
-
-class Task(msgspec.Struct, frozen=True):
-    """What one customer wants, at which branch, and the calls that give it to them, in order."""
-
-    id: str
-    wish: str
     branch: int
-    actions: tuple[Action, ...]
 
 
 def data_folder() -> Path | None:
@@ -57,22 +41,15 @@ def missing() -> str:
     )
 
 
-def books_of(folder: Path) -> Json:
-    """A fresh copy of the shop's database."""
-    return json.loads((folder / "db.json").read_bytes())
-
-
 def tasks_of(folder: Path) -> list[Task]:
     """All tasks, each at a branch: two tasks that touch the same customer are never at the same one."""
     books, tasks = books_of(folder), list[Task]()
     busy: dict[int, set[str]] = defaultdict(set)
-    for raw in json.loads((folder / "tasks.json").read_bytes()):
-        actions = tuple(Action(each["name"], each["arguments"]) for each in raw["evaluation_criteria"]["actions"])
-        users = set(users_of(actions, books))
+    for task in script.tasks_of(folder).values():
+        users = set(users_of(task.actions, books))
         branch = next(number for number in range(len(tasks) + 1) if not users & busy[number])
         busy[branch] |= users
-        wish = raw["user_scenario"]["instructions"]["reason_for_call"]
-        tasks.append(Task(raw["id"], wish, branch, actions))
+        tasks.append(Task(task.id, task.wish, task.actions, branch))
     return tasks
 
 

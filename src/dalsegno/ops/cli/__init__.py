@@ -11,8 +11,9 @@ from types import TracebackType
 import click
 
 from dalsegno.errors import ConfigError, DalsegnoError
-from dalsegno.ops.cli.check import doctor, migrate
+from dalsegno.ops.cli.check import check
 from dalsegno.ops.cli.demo import demo
+from dalsegno.ops.cli.doctor import doctor, migrate
 from dalsegno.ops.cli.serve import serve
 from dalsegno.ops.cli.sessions import sessions
 from dalsegno.ops.cli.shell import completion
@@ -41,7 +42,7 @@ def main(debug: bool) -> None:
         sys.excepthook = brief
 
 
-for command in (serve, demo, sessions, migrate, doctor, completion):
+for command in (serve, demo, check, sessions, migrate, doctor, completion):
     main.add_command(command)
 
 

@@ -1,65 +1,105 @@
-"""`dalsegno doctor` and `dalsegno migrate`: is everything as a fleet needs it, and make it so."""
+"""`dalsegno check`: find what an agent keeps in its process, before a second replica does."""
 
 import asyncio
-import json
+import sys
+from pathlib import Path
 
 import click
 
-from dalsegno.ops.cli.options import options
-from dalsegno.ops.config import Config, environment, redacted, resolve
+file_name = click.Path(exists=True, dir_okay=False, path_type=Path)
 
 
-@click.command(short_help="Say what is wrong with the tiers, if anything.")
-@options(Config, "warm", "hot", "cold", "host", "api_keys", "insecure")
-@click.option("--json", "as_json", is_flag=True, help="Print JSON, one object a line.")
-def doctor(as_json: bool, **given: str | None) -> int:
-    """Check every tier: reachable, versions, clock, and whether conditional writes are really honoured.
+@click.command(short_help="Find what an agent keeps in its process.")
+@click.argument("target")
+@click.option("--say", "words", multiple=True, metavar="TEXT", help="A message of the conversation; may be repeated.")
+@click.option("--script", type=file_name, metavar="FILE", help="The conversation: a message or a JSON input a line.")
+@click.option("--session", type=file_name, metavar="FILE", help="The conversation: that of an exported session.")
+@click.option("--turns-only", is_flag=True, help="A fresh process for every turn, not for every step: faster.")
+@click.option(
+    "--model",
+    type=click.Choice(("replay", "ask")),
+    default="replay",
+    show_default=True,
+    help="After the first play, answer the model's HTTP requests from the record, or ask the model again.",
+)
+@click.option(
+    "--effects",
+    type=click.Choice(("replay", "run")),
+    default="replay",
+    show_default=True,
+    help="After the first play, answer calls of tools that change the world from the record, or run these tools again.",
+)
+@click.option("--timeout", default="5m", show_default=True, metavar="DURATION", help="How long a turn may take.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+def check(
+    target: str,
+    words: tuple[str, ...],
+    script: Path | None,
+    session: Path | None,
+    turns_only: bool,
+    model: str,
+    effects: str,
+    timeout: str,
+    as_json: bool,
+) -> int:
+    """Find what an agent keeps in its process, before a second replica does.
 
-    What it needs to write it writes into a tenant of its own, and removes it. Exit code 1 if something is wrong; what
-    works, but not as well as it should, is degraded.
+    Plays a conversation with the agent that TARGET names, as `serve` takes it: once in one process, then again,
+    answered from the record, with a fresh process for every turn and every step. Compares what the model was shown,
+    what was said and what was done, and names what differed: globals of your modules that changed, files,
+    variables, paths that a replay does not find again, tasks and threads that were left running.
+
+    The first play is real: it asks the agent's model and runs its tools. The others take place without the model;
+    functions of models and steps and `read` tools are run again, all other tools are not. Every process works on a
+    copy of the current directory and has a directory for temporary files of its own.
+
+    Exit code 0: nothing found, and something was compared. 1: something found, or nothing could be compared.
 
     \b
-      dalsegno doctor
-      dalsegno doctor --warm sqlite:////var/lib/app/sessions.db --json
+      dalsegno check agent.py:answer
+      dalsegno check agent.py:answer --say "My name is Ada." --say "What is my name?"
+      dalsegno sessions export 0198f0c2-7d1e-7c3a-9b52-5f0d4f6f1a2b > real.ndjson
+      dalsegno check app.agents:support --session real.ndjson --json
     """
-    from dalsegno.ops import doctor as practice
-    from dalsegno.ops import screen
-    from dalsegno.ops.tiers import places
+    from dalsegno.ops.check.conduct import Plan, conduct
+    from dalsegno.ops.check.report import report
+    from dalsegno.ops.check.script import DEFAULT, from_lines, from_session, from_words
+    from dalsegno.ops.config import environment, refuse_unknown
+    from dalsegno.ops.units import parse_duration
 
-    async def visit() -> list[practice.Finding]:
-        return [finding async for finding in practice.examine(config, places(config, hot=config.hot))]
-
-    config = resolve(Config, given, environment())
-    findings = asyncio.run(visit())
+    if sum(map(bool, (words, script, session))) > 1:
+        raise click.UsageError("one conversation: --say, --script or --session")
+    refuse_unknown(environment())
+    inputs = from_words(words or DEFAULT)
+    if script is not None:
+        inputs = from_lines(script)
+    elif session is not None:
+        inputs = from_session(session)
+    plan = Plan(
+        target=target,
+        folder=Path.cwd(),
+        inputs=inputs,
+        stop="turn" if turns_only else "step",
+        model="ask" if model == "ask" else "replay",
+        effects="run" if effects == "run" else "replay",
+        timeout_seconds=parse_duration(timeout).total_seconds(),
+    )
+    found = report(asyncio.run(conduct(plan, _progress)))
+    if sys.stderr.isatty():
+        click.echo("\r\x1b[K", nl=False, err=True)
     if as_json:
-        for finding in findings:
-            click.echo(json.dumps({"what": finding.what, "state": finding.state, "detail": finding.detail}))
+        import msgspec
+
+        click.echo(msgspec.json.encode(found).decode())
     else:
-        screen.show(screen.finding_table([(f.what, f.state, f.detail) for f in findings]))
-    return 1 if any(finding.state == "wrong" for finding in findings) else 0
+        from dalsegno.ops.check.show import page
+        from dalsegno.ops.screen import show
+
+        show(page(found, target=target))
+    return 0 if found.clean else 1
 
 
-@click.command()
-@click.option("--phase", type=click.Choice(("pre", "post")), help="Only what comes before, or after, the new release.")
-@options(Config, "warm")
-def migrate(phase: str | None, **given: str | None) -> None:
-    """Bring the warm tier's schema up to date.
-
-    `--phase pre` adds what the new release needs and the running one does not mind: before the rollout. `--phase post`
-    removes what only the old release needed: after it. Without a phase, both. A SQLite file is brought up to date by
-    whoever opens it, and never needs the second phase.
-
-    \b
-      dalsegno migrate --phase pre --warm sqlite:////var/lib/app/sessions.db
-    """
-    from dalsegno import stores
-    from dalsegno.ops.tiers import places
-
-    where = places(resolve(Config, given, environment()))
-    if phase != "post":
-        asyncio.run(stores.migrate(where.warm, phase="pre"))
-        click.echo(f"{redacted(where.warm)}: the schema is up to date")
-    if phase != "pre":
-        asyncio.run(stores.migrate(where.warm, phase="post"))
-    if phase == "post":
-        click.echo(f"{redacted(where.warm)}: nothing is left to remove")
+def _progress(words: str) -> None:
+    """Where it is, for somebody who waits."""
+    if sys.stderr.isatty():
+        click.echo(f"\r\x1b[K{words} …", nl=False, err=True)

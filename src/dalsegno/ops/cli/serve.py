@@ -18,8 +18,8 @@ log = logging.getLogger("dalsegno.serve")
 def serve(target: str, **given: str | None) -> int:
     """Serve an agent over HTTP.
 
-    TARGET names a plain async function that takes the turn: `module:attr` or `file.py:attr`. It is imported from the
-    current directory.
+    TARGET names a Pydantic AI agent, an agent of the OpenAI Agents SDK, a compiled LangGraph graph, or a plain async
+    function that takes the turn: `module:attr` or `file.py:attr`. It is imported from the current directory.
 
     \b
       dalsegno serve agent.py:answer

@@ -9,6 +9,7 @@ from typing import IO, Any, TypeVar
 
 import click
 
+from dalsegno.ops.cli.bring import FRAMEWORKS, bring
 from dalsegno.ops.cli.copy import copy_sessions
 from dalsegno.ops.cli.options import options
 from dalsegno.ops.config import Reach
@@ -115,19 +116,32 @@ def export(ctx: click.Context, /, session: str, output: IO[bytes], **given: str 
 
 
 @sessions.command("import")
-@click.argument("file", type=click.File("rb"))
+@click.argument("file", metavar="FILE|URL")
+@click.option("--from", "framework", type=click.Choice(FRAMEWORKS), help="Import what this framework keeps at URL.")
 @options(Reach)
+@as_json
 @click.pass_context
-def import_session(ctx: click.Context, /, file: IO[bytes], **given: str | None) -> None:
-    """Make a session from an export; print its id.
+def import_session(
+    ctx: click.Context, /, file: str, framework: str | None, as_json: bool, **given: str | None
+) -> int | None:
+    """Make sessions from an export, or of another framework's.
 
-    FILE may be - for the standard input.
+    FILE is an export, or - for the standard input; the new session's id is printed.
+
+    With --from, URL is a store of LangGraph's savers or of the OpenAI Agents SDK's sessions, on SQLite or PostgreSQL,
+    and --warm says where the sessions are to live. Each gets the name that it had: `store.load(thread_id)` finds it.
+    The other store is only read. Done again, only what is new there is added. Exit code 1 if something could not be
+    understood: it is named, and kept where it was and, if it can be, in the session, where no model is shown it.
 
     \b
       dalsegno sessions import session.ndjson --url http://other:8000
+      dalsegno sessions import --from langgraph sqlite:///checkpoints.db --warm sqlite:///sessions.db
     """
-    lines = file.read()
+    if framework is not None:
+        return bring(framework, file, _reach(ctx, given), lines="json" if as_json else "text")
+    lines = click.File("rb").convert(file, None, ctx).read()
     click.echo(_do(ctx, given, lambda desk: desk.restore(lines)))
+    return None
 
 
 @sessions.command()
@@ -206,18 +220,24 @@ sessions.add_command(copy_sessions)
 
 def _do(ctx: click.Context, /, given: dict[str, str | None], verb: Callable[[Any], Awaitable[T]]) -> T:
     """Carry a verb out where the options of the group and of the command, the latter winning, say."""
-    from dalsegno.ops.config import environment, resolve
     from dalsegno.ops.reach import reached
+
+    reach = _reach(ctx, given)
+
+    async def run() -> T:
+        async with reached(reach) as desk:
+            return await verb(desk)
+
+    return asyncio.run(run())
+
+
+def _reach(ctx: click.Context, /, given: dict[str, str | None]) -> Reach:
+    from dalsegno.ops.config import environment, resolve
 
     merged = {**ctx.obj, **{name: value for name, value in given.items() if value is not None}}
     if merged.get("warm") is not None and merged.get("url") is None:
         merged["url"] = ""  # a warm tier that was asked for wins over a server that the environment names
-
-    async def run() -> T:
-        async with reached(resolve(Reach, merged, environment())) as desk:
-            return await verb(desk)
-
-    return asyncio.run(run())
+    return resolve(Reach, merged, environment())
 
 
 async def _all(found: AsyncIterator[Any]) -> list[Any]:

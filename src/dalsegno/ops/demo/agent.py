@@ -11,7 +11,7 @@ from dalsegno.agents.tool import tool
 from dalsegno.core.context import Context
 from dalsegno.core.json import JsonObject
 from dalsegno.core.part import Part, ToolCall, Usage
-from dalsegno.ports import Call, Tool
+from dalsegno.ports import Call
 from dalsegno.runtime.handle import Turn
 
 PACE_SECONDS = 0.06
@@ -36,7 +36,7 @@ def concierge(ledger: str) -> Callable[[Turn], Awaitable[None]]:
         """The weather in a city."""
         return f"dry in {city}, 14 degrees"
 
-    tools: tuple[Tool, ...] = (book_table, weather)
+    tools = (book_table, weather)
 
     async def answer(turn: Turn) -> None:
         while (reply := await turn.generate(model, tools=tools)).calls:

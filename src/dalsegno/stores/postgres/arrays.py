@@ -20,6 +20,8 @@ _pack_header = struct.Struct(">iiiii").pack
 _pack_empty = struct.Struct(">iii").pack
 _pack_length = struct.Struct(">i").pack
 _pack_number = struct.Struct(">iq").pack
+_iter_numbers = struct.Struct(">iq").iter_unpack
+_HEADER_BYTES = struct.calcsize(">iiiii")
 _NULL = _pack_length(-1)
 
 
@@ -70,6 +72,13 @@ def _array(oid: int, values: Sequence[Any], element: Callable[[Any], bytes]) -> 
         return _pack_empty(0, 0, oid)
     elements = [_NULL if value is None else element(value) for value in values]
     return _pack_header(1, 1, oid, len(values), 1) + b"".join(elements)
+
+
+def numbers(content: bytes | None) -> list[int]:
+    """The elements of a `bigint[]` without NULLs, as the server sends it; NULL has none."""
+    if content is None or len(content) < _HEADER_BYTES:
+        return []
+    return [number for _, number in _iter_numbers(content[_HEADER_BYTES:])]
 
 
 class _NumbersDumper(Dumper):

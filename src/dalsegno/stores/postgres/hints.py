@@ -14,6 +14,7 @@ from dalsegno.stores.postgres.connections import Connection, cut
 from dalsegno.stores.postgres.place import Place
 
 PAYLOAD_BYTES_MAX = 7999
+CARRYING_BYTES_MAX = 2000
 DIAL_SECONDS = 1.0
 SILENCE_SECONDS = 1.0
 """How long nothing may be heard before the server is asked whether it is there; and how long it may think about it."""
@@ -25,10 +26,12 @@ _decode = msgspec.json.Decoder(tuple[Hint, ...]).decode
 
 
 def payloads(hints: Sequence[Hint]) -> Iterator[str]:
-    """As many hints in one as go in. One that does not fit at all is lost."""
+    """As many hints in one as go in. One that does not fit at all is lost; what it carries is not worth that."""
     together, length = list[bytes](), 1
     for hint in hints:
         word = _encode(hint)
+        if hint.pieces and len(word) > CARRYING_BYTES_MAX:
+            word = _encode(msgspec.structs.replace(hint, pieces=()))
         if len(word) + 2 > PAYLOAD_BYTES_MAX:
             continue
         if length + len(word) + 1 > PAYLOAD_BYTES_MAX:

@@ -63,7 +63,11 @@ LONE = {
 }
 """The places of `session_write_one`, in order, and their types: a session's columns, and columns of events and keys."""
 
+MANY = {name: ARRAYS[kind][0] for name, kind in _SESSION + _EVENT + _KEY}
+"""The places of `session_write`, in order, and their types: all are columns."""
+
 _SEND = [SCALARS[kind][1] for _, kind in _SESSION]
+_SEND_SESSIONS = [ARRAYS[kind][1] for _, kind in _SESSION]
 _SEND_EVENTS = [ARRAYS[kind][1] for _, kind in _EVENT]
 _SEND_KEYS = [ARRAYS[kind][1] for _, kind in _KEY]
 
@@ -118,12 +122,19 @@ def change(kept: Kept | None, write: Write[R], now: int, absent: bytes | None = 
 
 
 def writing(changes: Sequence[Change]) -> Mapping[str, object]:
-    """The parameters of `session_write`."""
+    """The parameters of `session_write`, for psycopg."""
     return {
         **_columns(_SESSION, [one.session + one.was for one in changes]),
         **_columns(_EVENT, [row for one in changes for row in one.events]),
         **_columns(_KEY, [row for one in changes for row in one.keys]),
     }
+
+
+def many(changes: Sequence[Change]) -> list[bytes | None]:
+    """The parameters of `session_write`, as they are sent."""
+    sessions = _sent(_SEND_SESSIONS, [one.session + one.was for one in changes])
+    events = _sent(_SEND_EVENTS, [row for one in changes for row in one.events])
+    return [*sessions, *events, *_sent(_SEND_KEYS, [row for one in changes for row in one.keys])]
 
 
 def lone(one: Change) -> list[bytes | None]:

@@ -16,9 +16,10 @@ from dalsegno.errors import DalsegnoError, Unavailable
 from dalsegno.stores import sqlfile
 from dalsegno.stores.clock import Clock
 from dalsegno.stores.outlast import outlasting
+from dalsegno.stores.postgres.arrays import numbers
 from dalsegno.stores.postgres.connections import Connection, Connections
 from dalsegno.stores.postgres.failure import is_worth_another_try
-from dalsegno.stores.postgres.rows import LONE, Change, lone, writing
+from dalsegno.stores.postgres.rows import LONE, MANY, Change, lone, many
 from dalsegno.stores.postgres.wire import Wire
 
 FLIGHTS_MAX = 2
@@ -37,8 +38,8 @@ class Writer:
         self._connections = connections
         self._clock = clock
         statements = sqlfile.statements("postgres")
-        self._statement = statements["session_write"]
-        self._wire = Wire("dalsegno_write", statements["session_write_one"], LONE)
+        self._alone = Wire("dalsegno_write_one", statements["session_write_one"], LONE)
+        self._together = Wire("dalsegno_write", statements["session_write"], MANY)
         self._waiting: deque[Waiting] = deque()
         self._flying = 0
         self._tasks: set[asyncio.Task[None]] = set()
@@ -120,31 +121,32 @@ class Writer:
 
     async def _send(self, changes: list[Change]) -> list[int]:
         """The numbers of the sessions that were written."""
-        async with self._connections.cursor(lost="unknown") as cursor:
-            await cursor.execute(self._statement, writing(changes))
-            found = await cursor.fetchone()
-        assert found is not None
-        written, now = found
-        self._clock.hear(now)
-        return written or []
+        parameters = many(changes)
+        async with self._connections.lent(lost="unknown") as connection:
+            result = await self._together.execute(connection, parameters)
+        self._hear(result)
+        return numbers(result.get_value(0, 0))
 
     async def _send_one(self, change: Change) -> bool:
         parameters = lone(change)
         async with self._connections.lent(lost="unknown") as connection:
             result = await self._answer(connection, parameters)
-        written, now = result.get_value(0, 0), result.get_value(0, 1)
+        self._hear(result)
+        return result.get_value(0, 0) is not None
+
+    def _hear(self, result: PGresult) -> None:
+        now = result.get_value(0, 1)
         assert now is not None
         self._clock.hear(int.from_bytes(now, "big"))
-        return written is not None
 
     async def _answer(self, connection: Connection, parameters: list[bytes | None]) -> PGresult:
         for _ in range(TRIES - 1):
             try:
-                return await self._wire.execute(connection, parameters)
+                return await self._alone.execute(connection, parameters)
             except psycopg.Error as error:
                 if not is_worth_another_try(error):
                     raise
-        return await self._wire.execute(connection, parameters)
+        return await self._alone.execute(connection, parameters)
 
 
 def _fail(together: Sequence[Waiting], error: BaseException) -> None:

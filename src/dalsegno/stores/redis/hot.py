@@ -12,6 +12,7 @@ step there. Readers compare its epoch with the log's, and nothing else depends o
 
 import asyncio
 import re
+import secrets
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager, suppress
 from datetime import timedelta
@@ -24,6 +25,7 @@ from redis.exceptions import AuthenticationError, AuthorizationError, NoScriptEr
 from dalsegno.core.stream import Piece
 from dalsegno.errors import ConfigError, LeaseLost, Unavailable
 from dalsegno.ports import Hint, OpenStep, Ref
+from dalsegno.stores.home import Home
 from dalsegno.stores.redis.ear import Ear
 from dalsegno.stores.redis.entries import Entries
 from dalsegno.stores.redis.line import ANSWER_SECONDS
@@ -33,6 +35,7 @@ from dalsegno.stores.redis.steps import Asked, Steps
 
 LIFETIME = timedelta(minutes=10)
 HINTS_TOGETHER = 512
+NAME_BYTES = 8
 REFUSED = 0
 OLDEST = 7
 _VERSION = re.compile(rb"redis_version:(\d+)")
@@ -50,6 +53,9 @@ class RedisHot:
         self._entries = Entries(place.namespace)
         # Channels do not belong to a database, keys do.
         self._channels = [f"{place.namespace}:{place.db}:hints:{n}".encode() for n in range(route.channels)]
+        self._name = secrets.token_bytes(NAME_BYTES)
+        """Begins each message, so that nobody takes its own apart: it has told itself."""
+        self._home = Home()
         self._encode = msgspec.msgpack.Encoder().encode
         self._decode = msgspec.msgpack.Decoder(tuple[Hint, ...]).decode
 
@@ -87,11 +93,12 @@ class RedisHot:
 
     async def tell(self, hints: Sequence[Hint]) -> None:
         """See port `Hot`. What is said at once travels together, in one message a channel."""
+        self._home.tell(hints)
         together: dict[bytes, list[Hint]] = {}
         for hint in hints:
             together.setdefault(self._channel(hint), []).append(hint)
         messages = (
-            self._route.ask(channel, self._route.publish, channel, self._encode(said[first : first + HINTS_TOGETHER]))
+            self._route.ask(channel, self._route.publish, channel, self._said(said[first : first + HINTS_TOGETHER]))
             for channel, said in together.items()
             for first in range(0, len(said), HINTS_TOGETHER)
         )
@@ -103,8 +110,10 @@ class RedisHot:
         """See port `Hot`. What is said once it has been entered is heard, if the servers answer."""
 
         def understood(message: bytes) -> None:
+            if message.startswith(self._name):
+                return
             with suppress(msgspec.MsgspecError):
-                for hint in self._decode(message):
+                for hint in self._decode(message[NAME_BYTES:]):
                     heard(hint)
 
         ears = [Ear(self._route, channel, understood) for channel in self._channels]
@@ -113,7 +122,8 @@ class RedisHot:
             with suppress(TimeoutError):
                 async with asyncio.timeout(ANSWER_SECONDS):
                     await asyncio.gather(*(ear.open.wait() for ear in ears))
-            yield
+            with self._home.listen(heard):
+                yield
         finally:
             for task in listening:
                 task.cancel()
@@ -138,6 +148,9 @@ class RedisHot:
         """Let go of the connections."""
         await self._route.close()
         await self._aside.close()
+
+    def _said(self, hints: Sequence[Hint]) -> bytes:
+        return self._name + self._encode(hints)
 
     def _channel(self, hint: Hint) -> bytes:
         if len(self._channels) == 1:

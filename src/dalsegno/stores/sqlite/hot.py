@@ -19,6 +19,7 @@ import msgspec
 from dalsegno.core.stream import Piece
 from dalsegno.errors import LeaseLost, Unavailable, Unreadable
 from dalsegno.ports import Hint, OpenStep, Ref
+from dalsegno.stores.home import Home
 from dalsegno.stores.sqlite.file import Gate, beside, clock_ms, prepare, translating
 from dalsegno.stores.sqlite.readers import Readers
 from dalsegno.stores.sqlite.steps import Steps
@@ -65,6 +66,7 @@ class SqliteHot:
         self._path = path
         self._tier = tier
         self._wake = wake
+        self._home = Home()
         self._lifetime = lifetime
         self._swept = self._looked = clock_ms()
         self._replacing = False
@@ -111,7 +113,8 @@ class SqliteHot:
 
     async def tell(self, hints: Sequence[Hint]) -> None:
         """See port `Hot`. What is said at once travels together: a datagram costs more than what is in it."""
-        for first in range(0, len(hints), HINTS_TOGETHER):
+        self._home.tell(hints)
+        for first in range(0, len(hints) if self._wake.others else 0, HINTS_TOGETHER):
             self._wake.send(self._encode(hints[first : first + HINTS_TOGETHER]))
 
     @asynccontextmanager
@@ -123,7 +126,7 @@ class SqliteHot:
                 for hint in self._decode(message):
                     heard(hint)
 
-        with self._wake.listen(understood):
+        with self._wake.listen(understood), self._home.listen(heard):
             yield
 
     async def close(self) -> None:

@@ -35,10 +35,13 @@ class Wake:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._voice = self._socket()
 
+    @property
+    def others(self) -> bool:
+        """Whether there are other processes that may hear."""
+        return self._voice is not None and self._folder is not None and bool(self._others(self._folder))
+
     def send(self, message: bytes) -> None:
-        """Tell every other process, and every listener of this one."""
-        for heard in list(self._ears.values()):
-            heard(message)
+        """Tell every other process."""
         if self._voice is None or self._folder is None:
             return
         for peer in self._others(self._folder):
@@ -48,7 +51,7 @@ class Wake:
 
     @contextlib.contextmanager
     def listen(self, heard: Callable[[bytes], None]) -> Iterator[None]:
-        """Call `heard` on the running event loop for every message, until the context ends."""
+        """Call `heard` on the running event loop for every message of another process, until the context ends."""
         self._open_ear(asyncio.get_running_loop())
         key = object()
         self._ears[key] = heard

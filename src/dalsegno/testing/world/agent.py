@@ -10,9 +10,9 @@ from dalsegno.core.context import Context
 from dalsegno.core.json import Json
 from dalsegno.core.part import Part
 from dalsegno.errors import BadArguments
-from dalsegno.ports import Call, DidNotHappen, Finding, Happened, Ref, Tool
+from dalsegno.ports import Call, DidNotHappen, Finding, Happened, Ref, Tool, Undo
 from dalsegno.runtime.handle import Turn
-from dalsegno.testing.world.ledger import Lease, Ledger, identity
+from dalsegno.testing.world.ledger import UNDONE, Lease, Ledger, identity
 from dalsegno.testing.world.loop import here
 from dalsegno.testing.world.script import read_script, speech
 from dalsegno.testing.world.watch import Watch
@@ -49,6 +49,8 @@ class Stage:
         model = _Model(self, turn)
         while True:
             reply = await self._generate(turn, model)
+            if not reply and script is not None and script.after == "raise":
+                raise ValueError("what was done is not good enough")
             if not reply:
                 return
             if self.weather.strikes(here(), "agent") == "agent raises":
@@ -107,6 +109,10 @@ class Stage:
             Tool("large", self._large, effect="read"),
             Tool("raises", self._raises, effect="keyed"),
             Tool("poison", self._poison, effect="keyed"),
+            Tool("paid", self._keyed, effect="keyed", compensate=self._undo),
+            Tool("spent", self._once, compensate=self._undo),
+            Tool("vetted", self._keyed, effect="keyed", gate="approval", compensate=self._undo),
+            Tool("booked", self._transactional, effect="transactional", timeout_seconds=4.0, compensate=self._unbook),
         )
 
     async def _begin(self, call: Call) -> None:
@@ -153,6 +159,30 @@ class Stage:
         await call.transaction.execute("set", (self.ledger.row(call), 1))
         await self._finish()
         return f"did {call.id}"
+
+    async def _undo(self, undo: Undo) -> Json:
+        await self._begin_to_undo(undo)
+        self.ledger.undo(undo)
+        await self._reach("undo:effect")
+        await asyncio.sleep(0.02 * self.weather.chance.random())
+        await self._reach("undo:after")
+        return f"undid {undo.call.id}"
+
+    async def _unbook(self, undo: Undo) -> Json:
+        await self._begin_to_undo(undo)
+        assert undo.call.transaction is not None
+        await undo.call.transaction.execute("add", (UNDONE + identity(undo.call), 1))
+        await self._reach("undo:effect")
+        return f"undid {undo.call.id}"
+
+    async def _begin_to_undo(self, undo: Undo) -> None:
+        self.weather.note("undo", undo.call.name, undo.call.id)
+        self.watch.undo_runs(undo, self._lease(undo.call))
+        await self._reach("undo:before")
+        await asyncio.sleep(0.03 * self.weather.chance.random())
+        if not self.weather.calm and self.weather.chance.random() < 0.1:
+            self.weather.count("undo raises")
+            raise OSError("the service is down")
 
     async def _probe(self, call: Call) -> Finding:
         await asyncio.sleep(0.01)

@@ -15,6 +15,7 @@ from dalsegno.core.event import (
     TurnCreated,
     TurnInput,
     TurnStarted,
+    TurnUndoing,
 )
 from dalsegno.core.ids import turn_id
 from dalsegno.core.input import Cancel, Message
@@ -27,6 +28,7 @@ from dalsegno.stores.memory import MemoryCache
 from dalsegno.testing.world.ledger import Ledger, rows_of
 from dalsegno.testing.world.people import Ack, Town
 from dalsegno.testing.world.remains import copied, copy_problems, gone_problems, left_over
+from dalsegno.testing.world.undone import undone_problems
 from dalsegno.testing.world.watch import Watch
 
 replace = msgspec.structs.replace
@@ -45,7 +47,7 @@ def broken_promises(town: Town, watch: Watch, ledger: Ledger, cache: MemoryCache
         deleted = watch.database.rows[ref].deleted
         problems = (
             *(_row(ref, watch), _inputs(acks, log), _order(first), _ends(log), _effects(ref, watch, ledger, own)),
-            *(_shared(ref, ledger, log), copy_problems(ref, town, watch)),
+            *(_shared(ref, ledger, log), copy_problems(ref, town, watch), undone_problems(ref, watch, ledger, own)),
             *((gone_problems(ref, watch, cache),) if deleted else (_turns(log), _artifacts(ref, watch, own))),
         )
         for problem in problems:
@@ -128,6 +130,7 @@ def _ends(log: Sequence[Event]) -> Iterator[str]:
     cancelled: set[int | None] = set()
     joined: dict[int | None, int] = {}
     shown: dict[int | None, int] = {}
+    undoing: set[int | None] = set()
     for event in log:
         data = codec.decode(event)
         if isinstance(data, TurnInput) and isinstance(data.input, Cancel):
@@ -136,7 +139,9 @@ def _ends(log: Sequence[Event]) -> Iterator[str]:
             joined[event.turn] = event.seq
         elif isinstance(data, ItemDone) and data.through is not None:
             shown[event.turn] = data.through
-        elif isinstance(data, TurnStarted) and data.attempt > ATTEMPTS_MAX:
+        elif isinstance(data, TurnUndoing):
+            undoing.add(event.turn)
+        elif isinstance(data, TurnStarted) and data.attempt > ATTEMPTS_MAX and event.turn not in undoing:
             yield f"turn {event.turn} is tried for the {data.attempt}th time"
         elif isinstance(data, TurnCompleted) and event.turn in cancelled:
             yield f"turn {event.turn} completed although it had been cancelled"

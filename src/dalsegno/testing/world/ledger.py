@@ -8,9 +8,11 @@ from collections import Counter
 from collections.abc import Iterable
 from typing import Literal
 
-from dalsegno.ports import Call
+from dalsegno.ports import Call, Undo
 
 Lease = Literal["held", "stale"]
+UNDONE = "undone "
+"""What the name of a row begins with that says how often a call was undone in the database."""
 
 
 class Ledger:
@@ -21,7 +23,10 @@ class Ledger:
         self.applied: Counter[str] = Counter()
         self.applied_stale: Counter[str] = Counter()
         self.problems: list[str] = []
+        self.undone: list[str] = []
+        """What was undone, in order, by the identities of the calls."""
         self._keys: dict[str, str] = {}
+        self._undo_keys: set[str] = set()
 
     def attempt(self, call: Call) -> None:
         """A tool begins to act for this call."""
@@ -45,6 +50,14 @@ class Ledger:
             self.apply(call, lease=lease)
         elif owner != identity(call):
             self.problems.append(f"{owner} and {identity(call)} have the same key")
+
+    def undo(self, undo: Undo) -> None:
+        """Undo what the call did, unless this key has; what comes under the call's own key from now on is too late."""
+        if undo.key not in self._undo_keys:
+            self._undo_keys.add(undo.key)
+            self._keys[undo.call.key] = identity(undo.call)
+            if self.applied[identity(undo.call)]:
+                self.undone.append(identity(undo.call))
 
 
 def rows_of(name: str, rows: Iterable[str]) -> int:

@@ -7,6 +7,7 @@ shows too much has it skipped; the effects tell.
 
 import random
 from collections.abc import Iterator, Sequence
+from typing import Literal
 
 import msgspec
 
@@ -29,18 +30,25 @@ COMMON = (
     "twice",
     "ever",
     "slow",
+    "paid",
+    "spent",
+    "booked",
+    "vetted",
 )
 RARE = ("raises", "hasty", "large", "nobody")
 BEFORE = ("", "", "", "say", "step", "emit", "call", "ask", "raise", "summarize")
 
 
 class Script(msgspec.Struct, frozen=True):
-    """`groups` of calls by tool name; `before` is what the agent itself does first; `words` is how much is said."""
+    """`groups` of calls by tool name; `before` is what the agent itself does first, `after` what it does in the end;
+    `words` is how much is said.
+    """
 
     id: str
     groups: tuple[tuple[str, ...], ...]
     before: str = ""
     words: int = 6
+    after: Literal["", "raise"] = ""
 
     @property
     def text(self) -> str:
@@ -54,7 +62,7 @@ def draw(chance: random.Random, name: str) -> Script:
         size = chance.choice((1, 1, 1, 2, 3))
         groups.append(tuple(chance.choice(RARE if chance.random() < 0.06 else COMMON) for _ in range(size)))
     before = chance.choice(BEFORE) if chance.random() < 0.5 else ""
-    return Script(name, tuple(groups), before, chance.randint(1, 8))
+    return Script(name, tuple(groups), before, chance.randint(1, 8), "raise" if chance.random() < 0.12 else "")
 
 
 def read_script(text: str) -> Script | None:

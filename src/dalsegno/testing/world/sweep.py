@@ -14,6 +14,7 @@ import msgspec
 from dalsegno.core.event import Action
 from dalsegno.core.input import Approval, Input, Message, ToolResult
 from dalsegno.core.turn import undecided
+from dalsegno.testing.world.ledger import UNDONE
 from dalsegno.testing.world.loop import Process
 from dalsegno.testing.world.people import Person
 from dalsegno.testing.world.reader import Broken
@@ -32,6 +33,7 @@ class Swept(msgspec.Struct, frozen=True):
     applied: dict[str, int]
     tries: dict[str, int]
     outputs: list[str]
+    not_undone: list[str]
 
 
 class Sweep:
@@ -53,11 +55,14 @@ class Sweep:
         assert world is not None
         ref, ledger = world.ref(0), world.ledger
         applied = {name.rpartition("/")[2]: count for name, count in sorted(ledger.applied.items())}
-        applied |= Counter(row.rpartition("/")[2].partition("#")[0] for row in world.tiers.database.scratch)
+        rows = [row for row in world.tiers.database.scratch if not row.startswith(UNDONE)]
+        applied |= Counter(row.rpartition("/")[2].partition("#")[0] for row in rows)
         log = [msgspec.json.decode(event.data) for event in world.watch.log(ref) if event.type == "item.done"]
         outputs = [data["item"]["output"] for data in log if data["item"]["type"] == "function_call_output"]
         tries = {name.rpartition("/")[2]: len(keys) for name, keys in ledger.tries.items()}
-        return Swept(self.point, verdict.broken, applied, tries, outputs)
+        failed = [msgspec.json.decode(event.data) for event in world.watch.log(ref) if event.type == "turn.failed"]
+        not_undone = [call_id for data in failed for call_id in data.get("not_undone", ())]
+        return Swept(self.point, verdict.broken, applied, tries, outputs, not_undone)
 
     async def tell(self, world: World) -> None:
         """The turn, the crash, the recovery, and a reader who follows it all."""
@@ -81,7 +86,8 @@ class Sweep:
         decider = asyncio.ensure_future(self._decide(world))
         receipt = await world.town.tell(world.ref(0), Message(self.script.text), "key")
         assert receipt is not None
-        world.must_complete[world.ref(0)] = receipt.turn
+        if not self.script.after:
+            world.must_complete[world.ref(0)] = receipt.turn
         await world.quiet()
         world.town.over = True
         decider.cancel()

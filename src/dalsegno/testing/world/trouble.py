@@ -17,7 +17,7 @@ KINDS = (
     *("long pause", "short pause", "cut off", "drain"),
     *("log slow", "log down", "not applied", "lost on the way", "answer lost", "late"),
     *("hot down", "hot slow", "hot flushed", "hint lost", "hint doubled", "hint late", "cold down"),
-    *("model fails", "agent raises", "tool raises"),
+    *("model fails", "agent raises", "tool raises", "undo raises"),
 )
 """Every kind of fault; a run in which one of them never happened proves nothing about it."""
 

@@ -12,11 +12,11 @@ from dalsegno.core.append import Decide, Decision, Write
 from dalsegno.core.archive import parse_shelf, unpack
 from dalsegno.core.context import Context, context
 from dalsegno.core.event import Event, TurnInput
-from dalsegno.core.ids import turn_id, turn_number
+from dalsegno.core.ids import turn_id, turn_number, undo_key
 from dalsegno.core.input import Approval, Cancel
 from dalsegno.core.step import journal
 from dalsegno.errors import Shelved
-from dalsegno.ports import Call, Ref
+from dalsegno.ports import Call, Ref, Undo
 from dalsegno.runtime.handle import Turn
 from dalsegno.stores.memory import MemoryDatabase
 from dalsegno.stores.memory.database import StoredSession
@@ -142,10 +142,23 @@ class Watch:
             self.breaks(f"session {ref.id}: {call.name} {call.id} ran under another key than its intent's")
         answer = known.answers.get(call.id)
         approved = answer is not None and isinstance(answer[1], Approval) and answer[1].decision == "approve"
-        if call.name in ("gated", "hasty") and not approved:
+        if call.name in ("gated", "hasty", "vetted") and not approved:
             self.breaks(f"session {ref.id}: {call.name} {call.id} ran without an approval")
         if call.id in known.outputs and lease == "held":
             self.breaks(f"session {ref.id}: {call.name} {call.id} is on record and was run again")
+
+    def undo_runs(self, undo: Undo, lease: Lease) -> None:
+        """Law 4 of what is undone: the decision is on record before the first of it, and what is on record is not run
+        again.
+        """
+        ref, call = Ref(undo.call.tenant, undo.call.session), undo.call
+        known = journal(self.log(ref), turn_number(call.session, call.turn) or 0)
+        if known.undoing is None:
+            self.breaks(f"session {ref.id}: {call.name} {call.id} is undone, and no `turn.undoing` is on record")
+        elif call.id not in known.intents or undo.key != undo_key(known.intents[call.id][1].key):
+            self.breaks(f"session {ref.id}: {call.name} {call.id} is undone under {undo.key}")
+        if call.id in known.undone and lease == "held":
+            self.breaks(f"session {ref.id}: {call.name} {call.id} is on record as undone and was undone again")
 
     def on_hot(self, ref: Ref, epoch: int, what: str) -> None:
         """P4: what the hot tier accepted, under which epoch."""

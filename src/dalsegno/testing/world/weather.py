@@ -22,12 +22,13 @@ CALLS = {
 WRITTEN = (
     *("turn.created", "turn.input", "turn.started", "item.done", "tool.intent"),
     *("turn.waiting", "turn.completed", "turn.failed", "turn.cancelled", "nothing"),
-    *("session.created", "session.deleted"),
+    *("session.created", "session.deleted", "turn.undoing", "tool.undone"),
 )
 CRASH_POINTS = frozenset(
     [f"{tier}.{call}:{side}" for tier, calls in CALLS.items() for call in calls for side in ("before", "after")]
     + [f"log.commit[{kind}]:after" for kind in WRITTEN]
     + ["model:before", "model:delta", "model:after", "tool:before", "tool:effect", "tool:after"]
+    + ["undo:before", "undo:effect", "undo:after"]
 )
 """Every place where a replica can die. `log.commit[x]` is a commit whose last event was an `x`; `close` is a
 transaction's own commit."""

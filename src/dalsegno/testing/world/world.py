@@ -35,12 +35,15 @@ TENANT = "acme"
 QUIET_SECONDS = 60.0
 TIDY_MOST = 3
 HOSTS = ("a", "b", "c")
+RUIN = Script("ruin", (("paid", "spent"), ("booked",), ("paid",)), words=3, after="raise")
 POISON = Script("poison", (("keyed",), ("poison",)), words=3)
 LEADS_TO = {
     **dict.fromkeys(("blobs.put:before", "blobs.put:after"), Script("large", (("large",),))),
     **dict.fromkeys((point for point, errand in DEMANDED.items() if errand == "fork"), Script("large", (("large",),))),
     **dict.fromkeys((f"log.{call}:after" for call in ("begin", "execute", "close")), Script("seats", (("tx", "tx"),))),
     "log.commit[turn.failed]:after": Script("fails", (), before="raise"),
+    **dict.fromkeys(("undo:before", "undo:effect", "undo:after"), RUIN),
+    **dict.fromkeys((f"log.commit[{kind}]:after" for kind in ("turn.undoing", "tool.undone")), RUIN),
 }
 """What somebody says first in the worlds of places that few come past."""
 

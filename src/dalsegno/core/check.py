@@ -1,16 +1,15 @@
-"""Items that a client puts into a conversation: Open Responses input items, as far as a transcript depends on them.
+"""Items that somebody outside puts into a conversation: Open Responses items, as far as a transcript depends on them.
 
 Fields that we do not know are kept. What would make every later model call fail is refused: a call without its result.
 """
 
 from collections.abc import Sequence
 
-from dalsegno.core.item import CALL, MESSAGE, OUTPUT
+from dalsegno.core.item import CALL, EVENT, MESSAGE, OUTPUT, OWN_PREFIX, STEP
 from dalsegno.core.json import Json, JsonObject
 from dalsegno.errors import Refused
 
 ROLES = ("user", "system", "developer")
-OWN_PREFIX = "dalsegno:"
 NAME_MAX = 256
 
 
@@ -66,6 +65,23 @@ def check_item(item: JsonObject, *, where: str) -> str:
         case _:
             pass
     return str(kind)
+
+
+def check_made(item: JsonObject, *, where: str) -> None:
+    """The same of an item that an agent or a tool made: it may say nothing, and be a record that no model is shown."""
+    if "id" in item:
+        _text(item["id"], f"{where}.id")
+    if item.get("type") in (STEP, EVENT):
+        _text(item.get("name"), f"{where}.name")
+    elif not _says_nothing(item):
+        check_item(item, where=where)
+
+
+def _says_nothing(item: JsonObject) -> bool:
+    """An agent may say nothing, and a tool may return nothing; a client may not."""
+    if item.get("type") == OUTPUT:
+        return isinstance(item.get("call_id"), str) and item.get("output") in ("", [])
+    return item.get("type") == MESSAGE and item.get("role") == "assistant" and item.get("content") in ([], "")
 
 
 def _text(value: Json, where: str) -> None:

@@ -1,0 +1,65 @@
+"""Hearing what a chat model says while it says it."""
+
+import asyncio
+from typing import Any, cast
+
+from langchain_core.callbacks import AsyncCallbackHandler, AsyncCallbackManagerForLLMRun
+from langchain_core.messages import AIMessage, AIMessageChunk
+from langchain_core.outputs import ChatGenerationChunk, GenerationChunk
+from langchain_core.tracers._streaming import _StreamingCallbackHandler
+
+from dalsegno.core.part import Part, Thought
+
+
+class Listener(AsyncCallbackHandler, _StreamingCallbackHandler[Any]):
+    """Hears what a model says as it says it. Its presence makes a model stream that can."""
+
+    run_inline = True
+
+    def __init__(self) -> None:
+        self.parts: asyncio.Queue[Part | None] = asyncio.Queue()
+
+    async def on_llm_new_token(
+        self, token: Any, *, chunk: GenerationChunk | ChatGenerationChunk | None = None, **kwargs: Any
+    ) -> None:
+        """One more piece of the answer."""
+        message = getattr(chunk, "message", None)
+        if isinstance(message, AIMessageChunk):
+            for part in parts_of(message):
+                self.parts.put_nowait(part)
+
+    def tap_output_aiter(self, run_id: Any, output: Any) -> Any:
+        """As it comes."""
+        return output
+
+    def tap_output_iter(self, run_id: Any, output: Any) -> Any:
+        """As it comes."""
+        return output
+
+
+def parts_of(message: AIMessage) -> list[Part]:
+    """Text and reasoning of a message, or of a piece of one, in order."""
+    if isinstance(message.content, str) and not message.additional_kwargs:
+        return [message.content] if message.content else []
+    parts: list[Part] = []
+    for block in cast("list[dict[str, Any]]", message.content_blocks):
+        if block.get("type") == "text" and block.get("text"):
+            parts.append(str(block["text"]))
+        elif block.get("type") == "reasoning" and block.get("reasoning"):
+            parts.append(Thought(str(block["reasoning"])))
+    return parts
+
+
+def listened(manager: AsyncCallbackManagerForLLMRun | None, heard: Listener) -> AsyncCallbackManagerForLLMRun:
+    if manager is None:
+        manager = AsyncCallbackManagerForLLMRun.get_noop_manager()
+    return AsyncCallbackManagerForLLMRun(
+        run_id=manager.run_id,
+        handlers=[*manager.handlers, heard],
+        inheritable_handlers=manager.inheritable_handlers,
+        parent_run_id=manager.parent_run_id,
+        tags=manager.tags,
+        inheritable_tags=manager.inheritable_tags,
+        metadata=manager.metadata,
+        inheritable_metadata=manager.inheritable_metadata,
+    )

@@ -1,0 +1,113 @@
+"""What is shown of one turn, or of one stretch of brought-in items, and in which order. Works on the bytes of items.
+
+Items follow the log, except that what came between a call and its result, and is neither, comes after the result.
+"""
+
+import msgspec
+
+from dalsegno.core import json
+from dalsegno.core.event import Event
+from dalsegno.core.ids import item_id, short_hash, turn_id
+from dalsegno.core.item import CALL, CONVERSATION, MESSAGE, OUTPUT, output
+from dalsegno.errors import Unreadable
+
+
+class _Head(msgspec.Struct):
+    """As much of an item as its place depends on. A client's items may hold anything under these names."""
+
+    type: str
+    status: object = ""
+    call_id: object = ""
+
+
+class Done(msgspec.Struct):
+    """As much of an `item.done` as its place depends on."""
+
+    item: msgspec.Raw
+    step: str | None = None
+    since: int | None = None
+
+
+_head = msgspec.json.Decoder(_Head).decode
+_done = msgspec.json.Decoder(Done).decode
+
+
+class Shown(msgspec.Struct):
+    """A turn's items, or a stretch's, in the order they are shown. `waiting` are the calls of `step` that have no
+    result yet, `held` is what came meanwhile: it is shown after their results.
+    """
+
+    items: list[bytes] = []
+    step: str | None = None
+    waiting: dict[str, None] = {}
+    held: list[tuple[bytes, str | None]] = []
+    partial: list[bytes] = []
+    started: bool = False
+    outside: bool = False
+    weight: int = 0
+
+
+def parsed(event: Event) -> Done:
+    """What an `item.done` holds. Raises `Unreadable`."""
+    try:
+        done = _done(event.data)
+        _head(done.item)
+    except msgspec.MsgspecError as error:
+        raise Unreadable(f"event {event.seq} (item.done) cannot be understood: {error}") from error
+    return done
+
+
+def note(turn: Shown, event: Event) -> None:
+    """Take an item that the turn made into account."""
+    done = parsed(event)
+    item, head = bytes(done.item), _head(done.item)
+    if head.type not in CONVERSATION:
+        return
+    if head.status == "incomplete" and head.type != OUTPUT:
+        # a piece of an answer that was cut off: shown if nothing took its place, and only if it is text
+        if head.type == MESSAGE:
+            turn.partial.append(item)
+        return
+    turn.partial = []
+    place(turn, item, done.step)
+
+
+def place(turn: Shown, item: bytes, step: str | None) -> None:
+    """Put an item behind the others, or hold it until the calls before it have their results."""
+    head = _head(item)
+    if turn.waiting and not _fits(turn, head, step):
+        turn.held.append((item, step))
+        return
+    turn.items.append(item)
+    if head.type == CALL:
+        turn.waiting[str(head.call_id)], turn.step = None, step
+    elif head.type == OUTPUT:
+        turn.waiting.pop(str(head.call_id), None)
+        if not turn.waiting:
+            held, turn.held = turn.held, []
+            for later in held:
+                place(turn, *later)
+
+
+def _fits(turn: Shown, head: _Head, step: str | None) -> bool:
+    """Whether an item may stand between calls and their results: as one of either."""
+    if head.type == OUTPUT:
+        return head.call_id in turn.waiting
+    if turn.outside:
+        # no step says which calls were asked for together: those that come before the first result were
+        return head.type != MESSAGE and _head(turn.items[-1]).type != OUTPUT
+    return head.type == CALL and step is not None and step == turn.step
+
+
+def shown(turn: Shown, missing: str, name: tuple[str, int]) -> list[bytes]:
+    """All that a model is shown of a turn; calls without a result have `missing` as theirs."""
+    items = list(turn.items)
+    for call_id in turn.waiting:
+        made = item_id(turn_id(*name), OUTPUT, f"0_{short_hash(call_id)[:8]}")
+        items.append(json.dumps(output(call_id, missing, item_id=made, status="incomplete")))
+    if turn.held:
+        rest = Shown(outside=turn.outside)
+        for later in turn.held:
+            place(rest, *later)
+        items += shown(rest, missing, name)
+    return items + turn.partial

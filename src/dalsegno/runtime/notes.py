@@ -1,0 +1,64 @@
+"""Notes: what an adapter keeps in the log for itself, and finds there again. Readers may see them, no model does.
+
+A note takes part in the next commit, whatever that is for, and so is on record no later than anything that was done
+after it. Alone it is written only if nothing else is for a while.
+"""
+
+import asyncio
+from collections.abc import Sequence
+from functools import partial
+
+from dalsegno.core.append import Draft
+from dalsegno.core.event import Event, ItemDone
+from dalsegno.core.json import JsonObject
+from dalsegno.runtime.patience import patiently
+from dalsegno.runtime.recorder import Recorder
+from dalsegno.runtime.steps import Speaker
+
+ALONE_SECONDS = 0.05
+
+
+class Notes:
+    """The notes of one turn, and its session's log."""
+
+    def __init__(self, recorder: Recorder, speaker: Speaker) -> None:
+        self._recorder = recorder
+        self._speaker = speaker
+        self._timer: asyncio.TimerHandle | None = None
+
+    @property
+    def hidden(self) -> Sequence[int]:
+        """The first events of the turns that were rolled back."""
+        return self._recorder.session.hidden
+
+    def keep(self, item: JsonObject) -> None:
+        """Record an item of a type of our own. It is given an id."""
+        recorder = self._recorder
+        named = {**item, "id": self._speaker.new_id(str(item["type"]))}
+        recorder.notes.append(Draft(ItemDone(named), recorder.lease.turn))
+        if self._timer is None:
+            self._timer = asyncio.get_running_loop().call_later(ALONE_SECONDS, self._write)
+
+    async def settle(self) -> None:
+        """Everything that was kept is on record now."""
+        notes, self._recorder.notes = self._recorder.notes, []
+        await self._recorder.append(notes)
+
+    async def read(self, *, after: int, limit: int) -> Sequence[Event]:
+        """Up to `limit` events of the session behind event `after`, as they are in the log."""
+        read = partial(self._recorder.log.read, self._recorder.ref, after=after, limit=limit)
+        return await patiently(read, closing=self._recorder.closing)
+
+    def asked(self, call_id: str) -> JsonObject | None:
+        """The `function_call` item on record for a call of this turn."""
+        return self._recorder.journal.calls.get(call_id)
+
+    def steps(self, prefix: str) -> list[str]:
+        """The names of this turn's steps on record that begin so, in the order of the log."""
+        return [key.rpartition("#")[0] for key in self._recorder.journal.steps if key.startswith(prefix)]
+
+    def _write(self) -> None:
+        self._timer = None
+        notes, self._recorder.notes = self._recorder.notes, []
+        if notes and not (self._recorder.lost or self._recorder.parked):
+            self._recorder.defer(notes)

@@ -1,0 +1,53 @@
+"""Being seen to live: a program outside of the fleet joins it when it takes a job, so that others can tell if it died.
+
+It takes no turns, and its name stands behind those of all replicas, so nothing of a replica's work falls to it.
+"""
+
+import asyncio
+import os
+from datetime import timedelta
+from itertools import count
+from secrets import token_hex
+
+from dalsegno.ports import Member, Warm
+
+TTL = timedelta(seconds=5)
+
+
+class Presence:
+    """One process's, as owner of any number of jobs."""
+
+    def __init__(self, warm: Warm) -> None:
+        self._warm = warm
+        self._name = f"outside-{token_hex(8)}"
+        self._joined = False
+        self._lock = asyncio.Lock()
+        self._numbers = count(1)
+        self._held: set[str] = set()
+
+    async def take(self) -> str:
+        """A name to own a job by, that no other owner ever had; others see it alive until `drop`, or until we die."""
+        async with self._lock:
+            if not self._joined:
+                await self._warm.join(Member(self._name, f"outside-{os.getpid()}", os.getpid()), ttl=TTL)
+                self._joined = True
+        owner = f"{self._name}/{next(self._numbers)}"
+        self._held.add(owner)
+        return owner
+
+    def drop(self, owner: str) -> None:
+        """That owner is no more."""
+        self._held.discard(owner)
+
+    async def alive(self, owner: str) -> bool:
+        """Whether that owner may still write."""
+        process, _, _ = owner.partition("/")
+        if process == self._name:
+            return owner in self._held
+        await self._warm.bury()
+        return any(member.incarnation == process for member in await self._warm.members())
+
+    async def leave(self) -> None:
+        """Stop being seen."""
+        if self._joined:
+            await self._warm.leave()

@@ -1,0 +1,84 @@
+"""A crash at every step of a turn, in one process: two replicas on one memory store, the first of them killed at its
+n-th step outside itself, as by kill -9. Steps are commits, before and after, and publishing, after. Knows no framework.
+"""
+
+import asyncio
+from collections.abc import Callable
+from typing import Any
+
+from dalsegno.core.context import context
+from dalsegno.ports import Ref
+from tests.runtime.fleet import Fleet, One
+from tests.support import wait_until
+
+
+class Crasher:
+    """Counts what a replica asks of its tiers, of publishing one in `stride`; at the `place`-th the replica dies."""
+
+    def __init__(self, world: Fleet, *, place: int, stride: int = 1, noted: Callable[[], int] = lambda: 0) -> None:
+        self.world = world
+        self.place = place
+        self.stride = stride
+        self.published = 0
+        self.before = 0
+        """What `noted` said when the replica died."""
+        self._noted = noted
+        self.count = 0
+        self.point: str | None = None
+        self._death: asyncio.Task[None] | None = None
+
+    def watch(self, one: One) -> None:
+        """Count this replica's steps from now on."""
+        commit: Callable[..., Any] = one.warm.commit
+        publish: Callable[..., Any] = one.hot.publish
+
+        async def counted_commit(*positional: Any, **named: Any) -> Any:
+            await self._step("log.commit:before")
+            result = await commit(*positional, **named)
+            await self._step("log.commit:after")
+            return result
+
+        async def counted_publish(*positional: Any, **named: Any) -> Any:
+            result = await publish(*positional, **named)
+            self.published += 1
+            if self.published % self.stride == 0 or self.point is not None:
+                await self._step("hot.publish:after")
+            return result
+
+        vars(one.warm)["commit"] = counted_commit
+        vars(one.hot)["publish"] = counted_publish
+
+    async def _step(self, point: str) -> None:
+        self.count += 1
+        if self.count == self.place:
+            self.point, self.before = point, self._noted()
+            self._death = asyncio.ensure_future(self.world.kill(0))
+        if self.point is not None:
+            await asyncio.Event().wait()  # nothing more happens here
+
+    async def over(self) -> None:
+        """The dead replica is really gone."""
+        if self._death is not None:
+            await self._death
+
+
+async def last_event(world: Fleet, ref: Ref) -> str:
+    """The type of the session's last event."""
+    return (await world.types(ref))[-1]
+
+
+async def turn_is_over(world: Fleet, ref: Ref) -> str:
+    """Wait for the turn's end; how it ended."""
+    ends = ("turn.completed", "turn.failed", "turn.waiting")
+
+    async def ended() -> str:
+        last = await last_event(world, ref)
+        return last if last in ends else ""
+
+    found: str = await wait_until(ended, description="the turn to end on another replica")
+    return found
+
+
+async def shown(world: Fleet, ref: Ref) -> list[Any]:
+    """What a model would be shown now."""
+    return list(context(await world.log(ref), session=ref.id).items)
