@@ -5,6 +5,7 @@ Exception
     ├── Refused           the caller asked for something that is not so; nothing was applied; do not retry as it is
     │   └── Conflict      somebody else was faster, or is at it: load again, decide again, try again
     ├── InDoubt           an effect may have happened: find out, and put it on record; do not repeat it blindly
+    ├── NotDone           a function that runs once says so: nothing has happened, and it may be called again
     ├── Unavailable       a tier did not answer; `outcome` says what is known; retry with the same key
     │   └── TookTooLong   a tool's transaction outlived its own time and was undone: the tier is well, the tool is slow
     ├── Unreadable        stored state is corrupt, foreign or from a newer version; an operator must look
@@ -57,6 +58,12 @@ class InDoubt(DalsegnoError):
     def __init__(self, session: str, why: str) -> None:
         super().__init__(f"{session} may have happened or not: {why}")
         self.session = session
+
+
+class NotDone(DalsegnoError):
+    """Raised by a function that runs once for each key (`store.idempotent`): nothing has happened, and it may be called
+    again. Whatever else it raises may have come after the effect.
+    """
 
 
 class Unavailable(DalsegnoError):

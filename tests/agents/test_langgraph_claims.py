@@ -33,7 +33,7 @@ async def test_a_call_takes_the_record_of_its_own_words():
 
 
 async def test_words_that_are_not_on_record_wait_for_those_that_are(monkeypatch: pytest.MonkeyPatch):
-    """One that is new goes on as soon as the others have been asked for; else it is refused, or takes what is left where
+    """One that is new goes on as soon as the others have been asked for. Else it is refused, or takes what is left if
     that does no harm.
     """
     recorded = [await Claims(lambda prefix: []).name("pay", "A")]

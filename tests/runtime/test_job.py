@@ -15,7 +15,7 @@ import pytest
 import dalsegno
 from dalsegno import open_store
 from dalsegno.core.effect import DidNotHappen, Happened
-from dalsegno.errors import ConfigError, Conflict, InDoubt, Refused
+from dalsegno.errors import ConfigError, Conflict, InDoubt, NotDone, Refused
 from dalsegno.runtime.store import Store
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -233,11 +233,11 @@ async def test_a_call_that_raised(store: Store, effect: Any, calls_made: int):
 
 
 async def test_a_call_that_says_that_nothing_happened(store: Store):
-    """`Refused` from the function: it may be called again."""
-    calls, function = counted(Refused("sold_out", "no seats"))
+    """`NotDone` from the function: it may be called again."""
+    calls, function = counted(NotDone("no seats"))
     once = store.idempotent("pay")(function)
     for _ in range(2):
-        with pytest.raises(Refused, match="sold_out"):
+        with pytest.raises(NotDone, match="no seats"):
             await once()
     assert len(calls) == 2
 
@@ -254,9 +254,16 @@ async def test_a_result_that_cannot_be_recorded(store: Store, returned: Any):
     assert len(calls) == 1
 
 
-@pytest.mark.parametrize("error", [Conflict("version_mismatch", "by a store"), OSError("half a pair: \ud800")])
+@pytest.mark.parametrize(
+    "error",
+    [
+        Conflict("version_mismatch", "by a store"),
+        Refused("not_found", "the session that it writes to when it has paid"),
+        OSError("half a pair: \ud800"),
+    ],
+)
 async def test_a_call_that_ends_in_somebody_elses_words(store: Store, error: Exception):
-    """A store's `Conflict` says nothing about what the function did before it; no words keep it from being recorded."""
+    """What a store raises says nothing about what the function did before it; no words keep it from being recorded."""
     calls, function = counted(error)
     once = store.idempotent("pay")(function)
     with pytest.raises(type(error)):

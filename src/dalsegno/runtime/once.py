@@ -19,7 +19,7 @@ from dalsegno.core.effect import DidNotHappen, Finding, Happened
 from dalsegno.core.event import EffectClass
 from dalsegno.core.ids import short_hash
 from dalsegno.core.json import canonical, checked, clean_text
-from dalsegno.errors import ConfigError, Conflict, InDoubt, Refused
+from dalsegno.errors import ConfigError, Conflict, InDoubt, NotDone, Refused
 from dalsegno.runtime.blame import words
 from dalsegno.runtime.job import Pen
 
@@ -63,7 +63,7 @@ class Once(Generic[P, R]):
         """The result that is on record under the key, else the function's.
 
         Raises `InDoubt` where it may have happened and must not be repeated; `Conflict` where another process is at it
-        for longer than `wait`; and what the function raises. `Refused` from it says that nothing has happened.
+        for longer than `wait`; and what the function raises. `NotDone` from it says that nothing has happened.
         """
         pen, deadline, pause = self._pen(self._session(*args, **kwargs)), _now() + self._rules.wait, FIRST_PAUSE_SECONDS
         while True:
@@ -106,8 +106,7 @@ class Once(Generic[P, R]):
         try:
             returned = await self._function(*args, **kwargs)
         except BaseException as error:
-            # A `Conflict` is not the function's word: a store's, or another call's, whatever was done before it.
-            nothing = isinstance(error, Refused) and not isinstance(error, Conflict)
+            nothing = isinstance(error, NotDone)
             await pen.leave(
                 doubt="" if nothing else clean_text(f"it raised {type(error).__name__}: {words(error)}")[:500]
             )
