@@ -106,8 +106,10 @@ async def agent(turn: Turn) -> None:
     if script is None:
         await turn.generate(partial(_echo, turn.text))
         return
+    # not every store can run every class: only what the script calls is offered
+    tools = [tool for tool in TOOLS if tool.tool.name in script["do"]]
     for number in range(len(script["do"]) + 1):
-        reply = await turn.generate(_model(turn, script, number), tools=TOOLS)
+        reply = await turn.generate(_model(turn, script, number), tools=tools)
         if reply.calls:
             await turn.perform(reply)
 

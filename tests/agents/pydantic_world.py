@@ -1,5 +1,6 @@
 """Pydantic AI agents in a fleet, and by themselves, before the same scripted model."""
 
+import asyncio
 import json
 from collections.abc import Sequence
 from typing import Any
@@ -40,7 +41,7 @@ async def by_itself(agent: Any, model: ModelServer, said: Sequence[Any], **more:
     history: list[Any] = []
     outputs = []
     for text in said:
-        result = await agent.run(text, message_history=history, **more)
+        result = await asyncio.create_task(agent.run(text, message_history=history, **more))
         history = result.all_messages()
         outputs.append(result.output)
     return wire(model), outputs

@@ -1,5 +1,6 @@
 """A Pydantic AI agent, served as it is: the model is sent what the framework alone would send it."""
 
+import asyncio
 from collections.abc import Callable
 from typing import Any
 
@@ -78,7 +79,7 @@ async def test_the_history_is_the_framework_s(name: str, model: ModelServer) -> 
         return [at]
 
     agent = Agent(name, tools=[look], system_prompt="Be kind.")
-    result = await agent.run("go")
+    result = await asyncio.create_task(agent.run("go"))
     async with fleet(PydanticAgent(agent).run) as world:
         ref = await world.session()
         await world.ask(ref, "go")

@@ -1,5 +1,6 @@
 """Agent frameworks speak to the scripted model server through their own provider classes, and notice nothing."""
 
+import asyncio
 from typing import Any
 
 import pytest
@@ -47,7 +48,8 @@ async def test_pydantic_ai(name: str, streamed: bool, model: ModelServer) -> Non
     async def keep(_: Any, stream: Any) -> None:
         events.extend([event async for event in stream])
 
-    run = await agent.run(QUESTION, event_stream_handler=keep if streamed else None)
+    # in a task of its own: all tests share one, and the framework asks whether that was ever cancelled
+    run = await asyncio.create_task(agent.run(QUESTION, event_stream_handler=keep if streamed else None))
     assert run.output == ANSWER
     assert len(events) > 12 or not streamed
     protocol = {"openai-chat": "chat", "openai-responses": "responses", "anthropic": "messages"}[name.partition(":")[0]]

@@ -154,16 +154,25 @@ class _Socket(WebSocketsSansIOProtocol):
     """The app may cut the connection."""
 
     def handle_connect(self, event: Any) -> None:
-        answer = ServerProtocol().accept(event)
-        if answer.status_code != 101:
+        refused = _refused(event)
+        if refused is not None:
             self.handshake_initiated = self.handshake_complete = self.close_sent = True
-            self.transport.write(_bad_request((answer.body or b"").decode("utf-8", "replace").strip()))
+            self.transport.write(_bad_request(refused))
             self.transport.close()
             return
         super().handle_connect(event)
         scope: Any = getattr(self, "scope", None)
         if scope is not None:
             scope["extensions"][ABORT] = self.transport.abort
+
+
+def _refused(handshake: Any) -> str | None:
+    """Why the handshake cannot be accepted; None if it can."""
+    try:
+        answer = ServerProtocol().accept(handshake)
+    except UnicodeEncodeError:  # what it refuses is quoted as it came
+        return "a header of the handshake is not ASCII"
+    return None if answer.status_code == 101 else (answer.body or b"").decode("utf-8", "replace").strip()
 
 
 def _bad_request(why: str) -> bytes:
