@@ -8,9 +8,13 @@ from datetime import timedelta
 import pytest
 
 from dalsegno.stores.redis import RedisHot
+from dalsegno.stores.redis.line import HASTY, Manners
 from dalsegno.testing.conformance import CacheCases, HotCases
 from dalsegno.testing.servers import redis as servers
 from tests.redis import program, versions
+
+UNHURRIED = Manners(answer_seconds=10.0, dial_seconds=10.0)
+"""What is promised of an answer, however busy the machine is."""
 
 
 class RedisHotWorld:
@@ -21,9 +25,10 @@ class RedisHotWorld:
     def __init__(self, url: str) -> None:
         self._url = f"{url}?namespace={secrets.token_hex(4)}"
         self._opened: list[RedisHot] = []
+        self.manners = UNHURRIED
 
     async def open(self) -> RedisHot:
-        hot = await RedisHot.open(self._url, lifetime=self.lifetime)
+        hot = await RedisHot.open(self._url, lifetime=self.lifetime, manners=self.manners)
         self._opened.append(hot)
         return hot
 
@@ -53,7 +58,15 @@ def sentinels() -> Iterator[str]:
         yield watched.url
 
 
-class TestOneServer(HotCases, CacheCases):
+class RedisCases(HotCases, CacheCases):
+    """All cases, in no hurry but for the one that is about it."""
+
+    async def test_no_call_takes_long(self, world: RedisHotWorld) -> None:  # type: ignore[override]
+        world.manners = HASTY
+        await super().test_no_call_takes_long(world)
+
+
+class TestOneServer(RedisCases):
     @pytest.fixture
     async def world(self, one: str) -> AsyncIterator[RedisHotWorld]:
         world = RedisHotWorld(one)
@@ -61,7 +74,7 @@ class TestOneServer(HotCases, CacheCases):
         await world.close()
 
 
-class TestCluster(HotCases, CacheCases):
+class TestCluster(RedisCases):
     @pytest.fixture
     async def world(self, cluster: str) -> AsyncIterator[RedisHotWorld]:
         world = RedisHotWorld(cluster)
@@ -69,7 +82,7 @@ class TestCluster(HotCases, CacheCases):
         await world.close()
 
 
-class TestSentinels(HotCases, CacheCases):
+class TestSentinels(RedisCases):
     @pytest.fixture
     async def world(self, sentinels: str) -> AsyncIterator[RedisHotWorld]:
         world = RedisHotWorld(sentinels)

@@ -31,9 +31,16 @@ async def echo(turn: Turn) -> None:
 async def test_an_answer_and_the_end_are_one_commit():
     """Admission and claim are one commit, so are the answer and the end: a plain turn costs two."""
     async with fleet(echo) as world:
-        ref = await world.session()
+        ref, commit, commits = await world.session(), world.ones[0].warm.commit, []
+
+        async def counted(*given: Any, **named: Any) -> Any:
+            commits.append(given)
+            return await commit(*given, **named)
+
+        world.ones[0].warm.commit = counted  # type: ignore[method-assign]
         turn = await world.ask(ref, "hi")
         assert turn.status == "completed"
+        assert len(commits) == 2
         assert turn.output[0]["content"][0]["text"] == "you said hi"
         assert await world.types(ref) == [
             "session.created",
@@ -505,7 +512,7 @@ async def test_undeclared_functions_need_a_declaration():
 
 async def test_models_side_by_side_keep_their_texts_apart():
     """One model is streamed, another that speaks meanwhile is recorded whole; steps of one name get a number each."""
-    turns: list[str] = []
+    both = asyncio.Barrier(2)
 
     def model(words: str):
         async def speak(context):
@@ -515,17 +522,15 @@ async def test_models_side_by_side_keep_their_texts_apart():
 
         return speak
 
-    async def work() -> str:
-        turns.append("x")
-        await asyncio.sleep(0)
-        return f"work {len(turns)}"
+    async def work() -> int:
+        return await both.wait()
 
     async def agent(turn: Turn) -> None:
         one, two = await asyncio.gather(
             turn.generate(model("one two three"), name="a"), turn.generate(model("uno due tre"), name="b")
         )
         assert (one.text, two.text) == ("one two three ", "uno due tre ")
-        assert sorted(await asyncio.gather(turn.step("w", work), turn.step("w", work))) == ["work 2", "work 2"]
+        assert sorted(await asyncio.gather(turn.step("w", work), turn.step("w", work))) == [0, 1]
 
     async with fleet(agent) as world:
         ref = await world.session()

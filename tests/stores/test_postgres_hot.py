@@ -258,7 +258,7 @@ async def test_no_call_takes_longer_than_its_budget(server: Postgres, hot: Postg
         began = time.monotonic()
         crowd = (hot.publish(session(n), 1, letters("x")) for n in range(500))
         told = await asyncio.gather(*crowd, return_exceptions=True)
-        took.append(time.monotonic() - began)
+        assert time.monotonic() - began < 10 * BUDGET_SECONDS, "they wait side by side: in turn it is two minutes"
         assert all(isinstance(one, Unavailable) for one in told)
     finally:
         server.resume()

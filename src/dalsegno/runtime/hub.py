@@ -31,7 +31,7 @@ class Hub:
         self._sweeps = 0
         self._outbox: dict[Ref, Hint] = {}
         self._posting: asyncio.Event = asyncio.Event()
-        self.on_ready: Callable[[], None] = _nothing
+        self.on_ready: Callable[[], None] = nothing
 
     async def run(self) -> None:
         """Listen and post hints until cancelled. Hints of one session within `POST_SECONDS` of each other are one."""
@@ -135,5 +135,5 @@ def _carrying(hint: Hint, pieces: Sequence[Piece]) -> Hint:
     return replace(hint, pieces=tuple(pieces) if fits else ())
 
 
-def _nothing() -> None:
-    return None
+def nothing() -> None:
+    """What is called where nobody listens."""

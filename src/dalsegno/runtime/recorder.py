@@ -6,7 +6,7 @@ the agent's next real pause, so that an answer and the turn's end are one commit
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from functools import partial
 
 import msgspec
@@ -21,13 +21,14 @@ from dalsegno.core.session import Session
 from dalsegno.core.step import Journal
 from dalsegno.errors import LeaseLost, TurnOver, Unavailable
 from dalsegno.ports import Log, Ref
-from dalsegno.runtime.hub import Hub
+from dalsegno.runtime.hub import Hub, nothing
 from dalsegno.runtime.patience import PAUSES_SECONDS, patiently
 
 READ_EVENTS = 500
+FLUSH_ROUNDS = 4
+"""Rounds of the loop that a deferred draft waits: as many as it takes from an agent's last word to its turn's end."""
 BESIDE_SECONDS = 0.5
 CLIENT_EVENTS = frozenset({"turn.created", "turn.input", "session.updated", "session.deleted"})
-
 
 TheirCommit = Callable[[Decide[Appended]], Awaitable[Decision[Appended]]]
 
@@ -59,8 +60,8 @@ class Recorder:
         self.closed = False
         """Whether the agent's run has ended: what it left behind begins nothing any more."""
         self.last = 0
-        """The last event that was written for the turn, under this lease or an earlier one."""
-        self.on_news: Callable[[], None] = _nothing
+        """The last event that was written for the turn, under any lease."""
+        self.on_news: Callable[[], None] = nothing
         self.notes: list[Draft] = []
         """What takes part in the next commit, and is no reason for one."""
         self.log = tiers.log
@@ -134,10 +135,10 @@ class Recorder:
                     self._stale = True
 
     def defer(self, drafts: Sequence[Draft]) -> None:
-        """Write these with the next append, or when the loop next comes round."""
+        """Write these with the next append, or when the loop has come round `FLUSH_ROUNDS` times without one."""
         self._check(drafts)
         self._queue.extend(drafts)
-        asyncio.get_running_loop().call_soon(self._flush_soon)
+        self._flush_soon(FLUSH_ROUNDS)
 
     async def append(self, drafts: Sequence[Draft], *, then: Then = "hold", seen: int | None = None) -> Appended | None:
         """Write drafts of this turn, and those deferred before. Raises `LeaseLost`.
@@ -284,16 +285,14 @@ class Recorder:
         self.lose()
         return LeaseLost()
 
-    def _flush_soon(self) -> None:
-        if self._queue and not self._lock.locked() and not self.lost:
+    def _flush_soon(self, rounds: int) -> None:
+        if not self._queue or self.lost:
+            return
+        if rounds:
+            asyncio.get_running_loop().call_soon(self._flush_soon, rounds - 1)
+        else:
             asyncio.get_running_loop().create_task(self._flush())
 
     async def _flush(self) -> None:
-        try:
+        with suppress(LeaseLost):
             await self.append(())
-        except LeaseLost:
-            return
-
-
-def _nothing() -> None:
-    return None

@@ -25,6 +25,7 @@ from dalsegno.core.session import replace
 from dalsegno.errors import HandedOver, LeaseLost
 from dalsegno.ports import Call, Tool, Undo
 from dalsegno.runtime.blame import blame
+from dalsegno.runtime.hub import nothing
 from dalsegno.runtime.outcome import Outcome, outcome_of
 from dalsegno.runtime.recorder import Recorder
 from dalsegno.runtime.steps import Speaker
@@ -87,7 +88,7 @@ class Saga:
                 raise LeaseLost from None
             raise
         finally:
-            recorder.on_news = _nothing
+            recorder.on_news = nothing
         return self._end()
 
     async def _undo(self) -> None:
@@ -192,7 +193,3 @@ def _heard(task: "asyncio.Future[None]") -> None:
 def _interrupt(recorder: Recorder, task: "asyncio.Task[object] | None") -> None:
     if task is not None and recorder.lost:
         task.cancel()
-
-
-def _nothing() -> None:
-    return None

@@ -46,6 +46,7 @@ from dalsegno.ports import Agent, Blobs, Hot, Ref, Transactions
 from dalsegno.runtime.blame import blame, told
 from dalsegno.runtime.contexts import Contexts, turn_events
 from dalsegno.runtime.handle import Turn
+from dalsegno.runtime.hub import nothing
 from dalsegno.runtime.near import Near
 from dalsegno.runtime.patience import patiently
 from dalsegno.runtime.play import play
@@ -192,7 +193,7 @@ async def think(running: Running, around: Surroundings) -> Data:
         log.debug("what failed turn %s", running.turn.id, exc_info=error)
         return TurnFailed(told(error))
     finally:
-        recorder.on_news, recorder.closed = _nothing, True
+        recorder.on_news, recorder.closed = nothing, True
     if recorder.lost:
         raise LeaseLost
     return TurnCompleted(usage=_usage(running))
@@ -240,7 +241,3 @@ async def _forget_interrupts(task: "asyncio.Task[object] | None") -> None:
 def _usage(running: Running) -> JsonObject | None:
     steps = {key: record.usage for key, record in running.recorder.journal.steps.items()}
     return reduce(add_usage, {**steps, **running.speaker.usage}.values(), None)
-
-
-def _nothing() -> None:
-    return None

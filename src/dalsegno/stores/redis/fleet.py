@@ -22,7 +22,7 @@ from dalsegno.stores.redis.keys import Part
 from dalsegno.stores.redis.place import Address, Place
 from dalsegno.stores.redis.sessions import Sessions
 
-GRACE_SECONDS = 0.1
+GRACE_SECONDS = 0.2
 """How long a connection must be gone: who lives and has lost it has another one before that."""
 
 _log = logging.getLogger(__name__)

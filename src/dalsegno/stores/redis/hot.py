@@ -28,7 +28,7 @@ from dalsegno.ports import Hint, OpenStep, Ref
 from dalsegno.stores.home import Home
 from dalsegno.stores.redis.ear import Ear
 from dalsegno.stores.redis.entries import Entries
-from dalsegno.stores.redis.line import ANSWER_SECONDS
+from dalsegno.stores.redis.line import HASTY, Manners
 from dalsegno.stores.redis.place import Place, parse
 from dalsegno.stores.redis.route import Route, route_to
 from dalsegno.stores.redis.steps import Asked, Steps
@@ -46,9 +46,10 @@ R = TypeVar("R")
 class RedisHot:
     """One replica's handle. Make it with `open`."""
 
-    def __init__(self, place: Place, steps: Steps) -> None:
-        self._route = route = route_to(place)
-        self._aside = route_to(place)
+    def __init__(self, place: Place, steps: Steps, manners: Manners) -> None:
+        self._route = route = route_to(place, manners)
+        self._aside = route_to(place, manners)
+        self._seconds = manners.answer_seconds
         self._steps = steps
         self._entries = Entries(place.namespace)
         # Channels do not belong to a database, keys do.
@@ -60,14 +61,14 @@ class RedisHot:
         self._decode = msgspec.msgpack.Decoder(tuple[Hint, ...]).decode
 
     @classmethod
-    async def open(cls, url: str, *, lifetime: timedelta = LIFETIME) -> "RedisHot":
+    async def open(cls, url: str, *, lifetime: timedelta = LIFETIME, manners: Manners = HASTY) -> "RedisHot":
         """The hot tier of that URL. Nobody has to be there yet: it may be lost at any moment, also the first.
 
         Raises `ConfigError` for a URL that says nothing, a password that is refused, or a server that is too old.
         """
         place = parse(url)
-        hot = cls(place, Steps(place.namespace, lifetime))
-        await _check(hot._route)
+        hot = cls(place, Steps(place.namespace, lifetime), manners)
+        await _check(hot._route, manners.answer_seconds)
         return hot
 
     async def publish(self, ref: Ref, epoch: int, pieces: Sequence[Piece]) -> None:
@@ -102,7 +103,7 @@ class RedisHot:
             for channel, said in together.items()
             for first in range(0, len(said), HINTS_TOGETHER)
         )
-        for reply in await _in_time(asyncio.gather(*messages)):
+        for reply in await self._in_time(asyncio.gather(*messages)):
             _accepted(reply)
 
     @asynccontextmanager
@@ -120,7 +121,7 @@ class RedisHot:
         listening = [asyncio.create_task(ear.run()) for ear in ears]
         try:
             with suppress(TimeoutError):
-                async with asyncio.timeout(ANSWER_SECONDS):
+                async with asyncio.timeout(self._seconds):
                     await asyncio.gather(*(ear.open.wait() for ear in ears))
             with self._home.listen(heard):
                 yield
@@ -133,16 +134,16 @@ class RedisHot:
         """See port `Cache`."""
         asked = self._entries.put(name, version, content, keep)
         if asked is not None:
-            await _in_time(_run_each(self._aside, self._entries.key(ref), [asked]))
+            await self._in_time(_run_each(self._aside, self._entries.key(ref), [asked]))
 
     async def get(self, ref: Ref, name: str) -> tuple[int, bytes] | None:
         """See port `Cache`."""
         asked = self._entries.get(name)
-        return self._entries.found(await _in_time(_run_each(self._aside, self._entries.key(ref), [asked])))
+        return self._entries.found(await self._in_time(_run_each(self._aside, self._entries.key(ref), [asked])))
 
     async def forget(self, ref: Ref) -> None:
         """See port `Cache`."""
-        await _in_time(_run_each(self._aside, self._entries.key(ref), [self._entries.forget()]))
+        await self._in_time(_run_each(self._aside, self._entries.key(ref), [self._entries.forget()]))
 
     async def close(self) -> None:
         """Let go of the connections."""
@@ -158,7 +159,14 @@ class RedisHot:
         return self._channels[key_slot(hint.session.encode()) % len(self._channels)]
 
     async def _run(self, ref: Ref, *asked: Asked) -> Any:
-        return await _in_time(_run_each(self._route, self._steps.key(ref), asked))
+        return await self._in_time(_run_each(self._route, self._steps.key(ref), asked))
+
+    async def _in_time(self, asking: Awaitable[R]) -> R:
+        try:
+            async with asyncio.timeout(self._seconds):
+                return await asking
+        except TimeoutError:
+            raise Unavailable("the hot tier did not answer in time") from None
 
 
 async def _run_each(route: Route, key: bytes, asked: Sequence[Asked]) -> Any:
@@ -173,14 +181,6 @@ async def _run_each(route: Route, key: bytes, asked: Sequence[Asked]) -> Any:
     return reply
 
 
-async def _in_time(asking: Awaitable[R]) -> R:
-    try:
-        async with asyncio.timeout(ANSWER_SECONDS):
-            return await asking
-    except TimeoutError:
-        raise Unavailable("the hot tier did not answer in time") from None
-
-
 def _accepted(reply: Any) -> Any:
     """The reply, if it is no error."""
     if isinstance(reply, ResponseError):
@@ -188,10 +188,10 @@ def _accepted(reply: Any) -> Any:
     return reply
 
 
-async def _check(route: Route) -> None:
+async def _check(route: Route, seconds: float) -> None:
     """Ask whoever is there who they are; if nobody is there, that may be so."""
     try:
-        async with asyncio.timeout(ANSWER_SECONDS):
+        async with asyncio.timeout(seconds):
             connection = await route.dial(b"")
             try:
                 await connection.send_command("INFO", "server")
