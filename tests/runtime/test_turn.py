@@ -51,6 +51,53 @@ async def test_an_answer_and_the_end_are_one_commit():
         ]
 
 
+async def test_what_is_said_and_recorded_in_one_breath_is_not_published():
+    """Nobody could have read it before it was on record: a call that comes whole, and the answer to its result. Of a
+    step that was shown before it was whole, the hot tier forgets what it had."""
+
+    @tool("keyed")
+    async def look(order: str) -> str:
+        return order
+
+    async def model(context):
+        if last(context) == "function_call_output":
+            yield "it is there"
+            if slow:
+                await published.wait()
+        else:
+            yield ToolCall("look", {"order": "o1"})
+
+    async def agent(turn: Turn) -> None:
+        while (reply := await turn.generate(model, tools=[look])).calls:
+            await turn.perform(reply)
+
+    asked: list[str] = []
+    published = asyncio.Event()
+    async with fleet(agent) as world:
+        hot = world.ones[0].hot
+
+        def watched(name: str) -> None:
+            work = getattr(hot, name)
+
+            async def call(*given: Any) -> None:
+                await work(*given)
+                asked.append(name)
+                published.set()
+
+            setattr(hot, name, call)
+
+        watched("publish")
+        watched("clear")
+        ref = await world.session()
+        slow = False
+        assert (await world.ask(ref, "hi")).status == "completed"
+        assert asked == []
+        slow = True
+        assert (await world.ask(ref, "hi")).status == "completed"
+        await wait_until(lambda: len(asked) >= 2, description="it is forgotten")
+        assert asked == ["publish", "clear"]
+
+
 async def test_a_tool_call_is_recorded_before_and_after():
     """The call and its intent are one commit, before the effect; the output is the next."""
     seen: list[str] = []

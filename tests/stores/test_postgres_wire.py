@@ -6,6 +6,7 @@ from typing import cast
 
 import pytest
 
+from dalsegno.stores.outlast import Certain
 from dalsegno.stores.postgres import PostgresLog
 from dalsegno.stores.postgres.rows import Change
 from dalsegno.stores.postgres.writer import Writer
@@ -45,7 +46,7 @@ async def test_whatever_goes_wrong_with_one_of_many_is_told_to_who_waits(
     log = await PostgresLog.open(database)
     try:
         monkeypatch.setattr(Writer, "_send_one", broken)
-        future: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
+        future: Certain[bool] = Certain()
         with contextlib.suppress(ValueError):
             await log._sessions._writer._one_by_one([(cast(Change, None), future)])
         assert isinstance(future.exception(), ValueError)

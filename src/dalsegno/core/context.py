@@ -84,7 +84,7 @@ class Transcript(msgspec.Struct):
         return True
 
     def _passes_over(self, seq: int) -> bool:
-        return any(first <= seq <= last for first, last in self.removed)
+        return bool(self.removed) and any(first <= seq <= last for first, last in self.removed)
 
     def _fold(self, event: Event) -> None:
         if event.turn is None and event.type == "item.done":

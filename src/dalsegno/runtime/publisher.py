@@ -40,6 +40,11 @@ class Publisher:
             self._scheduled = True
             asyncio.get_running_loop().call_soon(self._flush)
 
+    def hold(self) -> None:
+        """The step is whole and about to be recorded: of one that nobody has been shown, nothing need go."""
+        if not self._sent:
+            self._waiting = []
+
     def close(self) -> None:
         """The step is on record: what is not out yet need not go, what the hot tier has may. Nobody waits for that."""
         self._waiting = []

@@ -138,7 +138,8 @@ class Recorder:
         """Write these with the next append, or when the loop has come round `FLUSH_ROUNDS` times without one."""
         self._check(drafts)
         self._queue.extend(drafts)
-        self._flush_soon(FLUSH_ROUNDS)
+        if drafts:
+            self._flush_soon(FLUSH_ROUNDS)
 
     async def append(self, drafts: Sequence[Draft], *, then: Then = "hold", seen: int | None = None) -> Appended | None:
         """Write drafts of this turn, and those deferred before. Raises `LeaseLost`.

@@ -151,6 +151,8 @@ class Speaker:
             # a cancel that arrives with the append must not close these items a second time
             self._open = None
         self.usage[key] = step.usage
+        if streamed:
+            self._publisher.hold()
         if calls:
             await self._recorder.append(drafts)
         else:

@@ -8,6 +8,14 @@ from typing import Any, TypeVar
 R = TypeVar("R")
 
 
+class Certain(asyncio.Future[R]):
+    """Brings its result, however often the task that awaits it is cancelled meanwhile; then that is told so."""
+
+    def cancel(self, msg: Any = None) -> bool:
+        """Not now: the task has to remember it."""
+        return False
+
+
 async def outlasting(work: Awaitable[R]) -> R:
     """Do it to its end, however often the caller is cancelled meanwhile; then it is told so."""
     task = asyncio.ensure_future(work)

@@ -137,8 +137,7 @@ class MemoryHot:
         await asyncio.sleep(0)
         loop = asyncio.get_running_loop()
         for listener in self.cache.listeners:
-            for hint in hints:
-                loop.call_soon(self._deliver, listener, hint)
+            loop.call_soon(self._deliver, listener, hints)
 
     @asynccontextmanager
     async def listen(self, heard: Callable[[Hint], None]) -> AsyncIterator[None]:
@@ -164,10 +163,11 @@ class MemoryHot:
         await asyncio.sleep(0)
         self.cache.entries.forget(ref)
 
-    def _deliver(self, listener: object, hint: Hint) -> None:
+    def _deliver(self, listener: object, hints: Sequence[Hint]) -> None:
         heard = self.cache.listeners.get(listener)
         if heard is not None:
-            heard(hint)
+            for hint in hints:
+                heard(hint)
 
 
 def _reading(step: CachedStep, *, after: int) -> OpenStep | None:

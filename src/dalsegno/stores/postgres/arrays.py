@@ -6,6 +6,7 @@ type and so the prepared statement; these know theirs.
 
 import struct
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any, TypeAlias
 
 from psycopg import adapters
@@ -19,7 +20,6 @@ INT8_ARRAY, BYTEA_ARRAY, TEXT_ARRAY = 1016, 1001, 1009
 _pack_header = struct.Struct(">iiiii").pack
 _pack_empty = struct.Struct(">iii").pack
 _pack_length = struct.Struct(">i").pack
-_pack_number = struct.Struct(">iq").pack
 _iter_numbers = struct.Struct(">iq").iter_unpack
 _HEADER_BYTES = struct.calcsize(">iiiii")
 _NULL = _pack_length(-1)
@@ -40,8 +40,7 @@ class Texts(tuple[str | None, ...]):
 Column: TypeAlias = Numbers | Bodies | Texts
 
 
-def _number(value: int) -> bytes:
-    return _pack_number(8, value)
+_number = partial(struct.Struct(">iq").pack, 8)
 
 
 def _body(value: bytes) -> bytes:
@@ -70,7 +69,7 @@ ARRAYS: dict[type[Column], tuple[int, Callable[[Any], bytes]]] = {
 def _array(oid: int, values: Sequence[Any], element: Callable[[Any], bytes]) -> bytes:
     if not values:
         return _pack_empty(0, 0, oid)
-    elements = [_NULL if value is None else element(value) for value in values]
+    elements = map(element, values) if None not in values else [_NULL if v is None else element(v) for v in values]
     return _pack_header(1, 1, oid, len(values), 1) + b"".join(elements)
 
 

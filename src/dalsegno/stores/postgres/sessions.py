@@ -8,7 +8,7 @@ no invalidation: nothing is written, the row itself is read and decided on. A co
 import asyncio
 import contextlib
 import logging
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import Sequence
 from typing import Any, TypeVar
 
 from dalsegno.core.append import Decide, Decision, Fenced, Known, Write, follows
@@ -41,7 +41,7 @@ _log = logging.getLogger(__name__)
 
 
 class Line:
-    """Who of this process wants to write a session."""
+    """Who of this process wants to write a session: whoever came first goes first."""
 
     def __init__(self) -> None:
         self.lock = asyncio.Lock()
@@ -61,8 +61,15 @@ class Sessions:
 
     async def commit(self, ref: Ref, decide: Decide[R], digest: bytes | None) -> Decision[R]:
         """Show the session to `decide` and write what it returns. Those of one session go one after another."""
-        async with self._in_line(ref):
-            return await self._commit(ref, decide, digest)
+        line = self._lines.setdefault(ref, Line())
+        line.length += 1
+        try:
+            async with line.lock:
+                return await self._commit(ref, decide, digest)
+        finally:
+            line.length -= 1
+            if not line.length:
+                del self._lines[ref]
 
     async def commit_locked(self, cursor: Cursor, ref: Ref, decide: Decide[R], digest: bytes | None) -> Decision[R]:
         """The same inside the transaction of `cursor`, which must commit when this returns a `Write`, and else not."""
@@ -371,19 +378,6 @@ class Sessions:
             self._cache[ref] = kept
         if len(self._cache) > CACHED_MAX:
             del self._cache[next(iter(self._cache))]
-
-    @contextlib.asynccontextmanager
-    async def _in_line(self, ref: Ref) -> AsyncIterator[None]:
-        """Wait until nobody of this process writes the session; whoever came first goes first."""
-        line = self._lines.setdefault(ref, Line())
-        line.length += 1
-        try:
-            async with line.lock:
-                yield
-        finally:
-            line.length -= 1
-            if not line.length:
-                del self._lines[ref]
 
 
 def _known(row: Row | None) -> Known | None:

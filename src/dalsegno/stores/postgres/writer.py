@@ -1,6 +1,10 @@
 """Sends what is to be written. What comes while others are on their way goes together, in one statement and one commit.
 
-A statement costs some 300 µs of this process, whatever it carries, and a commit a sync of the server's disk.
+Each statement costs this process and the server a round, whatever it carries, and each commit a sync of the disk.
+
+While at most one wants to write, it does not wait for company. Of many, those that go together wait together and then
+think together, and all would soon be one crowd that leaves first the server idle and then this process: so of those
+that wait while nothing is on its way, half go, and the other half when these are back.
 """
 
 import asyncio
@@ -15,7 +19,7 @@ from psycopg.pq.abc import PGresult
 from dalsegno.errors import DalsegnoError, Unavailable
 from dalsegno.stores import sqlfile
 from dalsegno.stores.clock import Clock
-from dalsegno.stores.outlast import outlasting
+from dalsegno.stores.outlast import Certain
 from dalsegno.stores.postgres.arrays import numbers
 from dalsegno.stores.postgres.connections import Connection, Connections
 from dalsegno.stores.postgres.failure import is_worth_another_try
@@ -26,9 +30,11 @@ FLIGHTS_MAX = 2
 """How many statements are on their way at the same time: the server works at one while this process makes the next."""
 SLOW_SECONDS = 0.05
 TOGETHER_MAX = 64
+HALVED_MIN = 8
+"""Fewer than that go together."""
 TRIES = 3
 
-Waiting: TypeAlias = tuple[Change, "asyncio.Future[bool]"]
+Waiting: TypeAlias = tuple[Change, "Certain[bool]"]
 
 
 class Writer:
@@ -42,6 +48,9 @@ class Writer:
         self._together = Wire("dalsegno_write", statements["session_write"], MANY)
         self._waiting: deque[Waiting] = deque()
         self._flying = 0
+        self._quiet = True
+        """Whether the last one that went went alone."""
+        self._round_comes = False
         self._tasks: set[asyncio.Task[None]] = set()
 
     async def write(self, change: Change) -> bool:
@@ -49,12 +58,13 @@ class Writer:
 
         Who is cancelled is told so when it is. Nobody brings two changes of a session at once.
         """
-        if self._flying < FLIGHTS_MAX and not self._waiting:
+        if self._quiet and self._flying < FLIGHTS_MAX and not self._waiting:
             with self._flight():
                 return await self._send_one(change)
-        future: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
+        future: Certain[bool] = Certain()
         self._waiting.append((change, future))
-        return await outlasting(future)
+        self._start_next_round()
+        return await future
 
     @contextlib.contextmanager
     def _flight(self) -> Iterator[None]:
@@ -76,24 +86,35 @@ class Writer:
             late.cancel()
             land()
 
+    def _start_next_round(self) -> None:
+        """What is brought during one round of the loop goes together."""
+        if self._flying < FLIGHTS_MAX and not self._round_comes:
+            self._round_comes = True
+            asyncio.get_running_loop().call_soon(self._round)
+
+    def _round(self) -> None:
+        self._round_comes = False
+        self._start_next()
+
     def _start_next(self) -> None:
         if self._waiting and self._flying < FLIGHTS_MAX:
-            together = [self._waiting.popleft() for _ in range(min(len(self._waiting), TOGETHER_MAX))]
+            together = [self._waiting.popleft() for _ in range(self._room())]
+            self._quiet = len(together) == 1
             task = asyncio.create_task(self._fly(together))
             self._tasks.add(task)
             task.add_done_callback(self._tasks.discard)
 
-    async def _fly(self, together: list[Waiting]) -> None:
-        with self._flight():
-            await self._send_together(together)
+    def _room(self) -> int:
+        """How many go now."""
+        waiting = min(len(self._waiting), TOGETHER_MAX)
+        return waiting if self._flying or waiting < HALVED_MIN else (waiting + 1) // 2
 
-    async def _send_together(self, together: list[Waiting]) -> None:
+    async def _fly(self, together: list[Waiting]) -> None:
         # In order of their rows: two processes that lock the same rows do not wait for each other.
         together.sort(key=lambda waiting: waiting[0].kept.n)
         try:
-            written = await self._send([change for change, _ in together])
-            for change, future in together:
-                future.set_result(change.kept.n in written)
+            with self._flight():
+                written = await self._send([change for change, _ in together])
         except Unavailable as error:
             if error.outcome == "unknown":
                 _fail(together, error)
@@ -104,11 +125,15 @@ class Writer:
         except BaseException as error:
             _fail(together, error)
             raise
+        else:
+            # The next ones are on their way by now: these may think.
+            for change, future in together:
+                future.set_result(change.kept.n in written)
 
     async def _one_by_one(self, together: Sequence[Waiting]) -> None:
         """Nothing was written: what one of them cannot have must not keep the others from theirs."""
 
-        async def alone(change: Change, future: asyncio.Future[bool]) -> None:
+        async def alone(change: Change, future: Certain[bool]) -> None:
             try:
                 future.set_result(await self._send_one(change))
             except DalsegnoError as error:
