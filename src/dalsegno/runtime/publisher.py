@@ -12,6 +12,9 @@ from dalsegno.errors import LeaseLost, Unavailable
 from dalsegno.ports import Hot, Ref
 from dalsegno.runtime.hub import Hub
 
+PACE_SECONDS = 0.002
+"""Between two batches: a model that says everything at once would otherwise cost one for each word."""
+AGAIN_SECONDS = 0.25
 LATE_MAX = 1000
 """Pieces that wait for the hot tier to come back; if it stays away, readers elsewhere wait for the item as a whole."""
 
@@ -30,15 +33,12 @@ class Publisher:
         self._sending: asyncio.Task[None] | None = None
         self._clearing: asyncio.Task[None] | None = None
         self._sent = False
+        self._next = 0.0
 
     def push(self, pieces: Sequence[Piece]) -> None:
-        """Publish these when the loop next comes round."""
-        if not pieces:
-            return
+        """Publish these when the loop next comes round, or when it is time for the next batch."""
         self._waiting.extend(pieces)
-        if not self._scheduled:
-            self._scheduled = True
-            asyncio.get_running_loop().call_soon(self._flush)
+        self._look_soon()
 
     def hold(self) -> None:
         """The step is whole and about to be recorded: of one that nobody has been shown, nothing need go."""
@@ -60,26 +60,40 @@ class Publisher:
         except LeaseLost:
             self._on_lost()
 
-    def _flush(self) -> None:
+    def _look_soon(self) -> None:
+        if self._waiting and not self._scheduled:
+            self._scheduled = True
+            asyncio.get_running_loop().call_soon(self._look)
+
+    def _look(self) -> None:
+        loop = asyncio.get_running_loop()
+        early = self._next - loop.time()
+        if early > 0 and self._waiting:
+            loop.call_later(early, self._look)
+            return
         self._scheduled = False
         if self._waiting and (self._sending is None or self._sending.done()):
-            self._sending = asyncio.get_running_loop().create_task(self._send())
+            self._next = loop.time() + PACE_SECONDS
+            self._sending = loop.create_task(self._send())
 
     async def _send(self) -> None:
         if self._clearing is not None:
             await self._clearing
             self._clearing = None
-        while self._waiting:
-            pieces, self._waiting = self._waiting, []
-            self._hub.live(self._ref, pieces, epoch=self._epoch)
-            self._sent = True
-            try:
-                await self._hot.publish(self._ref, self._epoch, pieces)
-            except Unavailable:
-                # What comes next takes these along: what the hot tier has of a step has no gaps.
-                self._waiting = [*pieces, *self._waiting] if len(pieces) < LATE_MAX else []
-                return
-            except LeaseLost:
-                self._on_lost()
-                return
+        pieces, self._waiting = self._waiting, []
+        if not pieces:
+            return
+        self._hub.live(self._ref, pieces, epoch=self._epoch)
+        self._sent = True
+        try:
+            await self._hot.publish(self._ref, self._epoch, pieces)
+        except Unavailable:
+            # These go with what comes next, or by themselves: what the hot tier has of a step has no gaps.
+            self._waiting = [*pieces, *self._waiting] if len(pieces) < LATE_MAX else []
+            self._next = asyncio.get_running_loop().time() + AGAIN_SECONDS
+            self._look_soon()
+        except LeaseLost:
+            self._on_lost()
+        else:
             self._hub.published(self._ref, pieces, epoch=self._epoch)
+            self._look_soon()
