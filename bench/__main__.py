@@ -8,6 +8,8 @@ import asyncio
 import os
 import sys
 
+import msgspec
+
 from bench import disk, frameworks, opening, postgres, stack, start, streams, takeover, turns
 from bench.peers import report as peers
 from bench.peers.measure import RELEASE, Sizes, compare
@@ -41,7 +43,8 @@ def main() -> int:
     figures: list[Figure] = []
     for name in asked.parts or PARTS:
         print(f"measuring {name} …", file=sys.stderr, flush=True)
-        figures += PARTS[name].measure() if name in PARTS else _peers(save=asked.save)
+        measured = PARTS[name].measure() if name in PARTS else _peers(save=asked.save)
+        figures += [msgspec.structs.replace(figure, part=name) for figure in measured]
     show(figures)
     if asked.save:
         save(figures)

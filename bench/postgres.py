@@ -39,6 +39,12 @@ def measure() -> list[Figure]:
         return [*asyncio.run(_one_session(server)), *asyncio.run(_many_sessions(server))]
 
 
+def against_raw() -> list[Figure]:
+    """The two figures that compare turns with raw commits, and nothing else."""
+    with postgres.running() as server:
+        return [asyncio.run(_one_session(server))[0], asyncio.run(_many_sessions(server))[0]]
+
+
 async def _one_session(server: Postgres) -> list[Figure]:
     ours: list[list[float]] = []
     theirs: list[list[float]] = []
@@ -61,7 +67,7 @@ async def _one_session(server: Postgres) -> list[Figure]:
     name = "turn with one tool, PostgreSQL, one session, p50"
     return [
         Figure(name, typical, "ms", limit, 1.3, "4 raw durable commits"),
-        Figure("the same on PostgreSQL at turn 500 against turn 10, p50", late, "ms", early, 1.2, "turn 10"),
+        Figure("turn 500 against turn 10, PostgreSQL, p50", late, "ms", early, 1.2, "turn 10"),
     ]
 
 

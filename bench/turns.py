@@ -58,7 +58,7 @@ async def _one_session() -> list[Figure]:
     late = raw.median_ms([s for run in ours for s in run[495:505]])
     return [
         Figure("turn with one tool, SQLite FULL, one session, p50", typical, "ms", limit, 1.5, "4 raw durable commits"),
-        Figure("the same at turn 500 against turn 10, p50", late, "ms", early, 1.2, "turn 10"),
+        Figure("turn 500 against turn 10, SQLite, p50", late, "ms", early, 1.2, "turn 10"),
         Figure(
             "bytes in the database per turn, 100 turns (the empty file not counted)",
             sizes[100],

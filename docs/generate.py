@@ -29,7 +29,7 @@ PAGES: dict[str, Callable[[], str]] = {
 BLOCKS: dict[str, Callable[[], str]] = {
     "decisions": lambda: decisions.listed(DOCS / "decisions"),
     "rooms": lambda: rooms.picture(DOCS.parent / ".importlinter"),
-    "figures": lambda: figures.summary(DOCS / "figures" / "summary.md"),
+    "figures": lambda: figures.summary(DOCS / "figures" / "brief.md"),
     "compared": lambda: figures.summary(DOCS / "figures" / "peers.md"),
     "hello": lambda: examples.saved(DOCS.parent / "examples" / "hello.py"),
     "openai-agent": lambda: examples.saved(DOCS.parent / "examples" / "openai_agent.py"),
