@@ -1,7 +1,8 @@
 """What we add to a framework's own turn: the same agent by itself and in a replica on PostgreSQL, before the same
 scripted model, turn by turn in turns; against a loop that does a turn's commits and nothing else.
 
-Both ask the real client of the provider over real HTTP and stream. A framework takes part with one function.
+Both ask the real client of the provider over real HTTP and stream to somebody, word for word: a framework by itself
+through its own stream. A framework takes part with one function.
 """
 
 import asyncio
@@ -85,7 +86,7 @@ def openai_agents() -> Sides:
 
 
 def langgraph() -> Sides:
-    """The same on LangGraph, alone without a checkpointer."""
+    """The same on LangGraph, by itself without a checkpointer."""
     from langchain.agents import create_agent
     from langchain_core.tools import tool
     from langchain_openai import ChatOpenAI
@@ -102,7 +103,8 @@ def langgraph() -> Sides:
     graph = create_agent(ChatOpenAI(model=MODEL, streaming=True), [look_up], system_prompt="Be brief.")
 
     async def alone(said: str) -> None:
-        await graph.ainvoke({"messages": said})
+        async for _token in graph.astream({"messages": said}, stream_mode="messages"):
+            pass
 
     return Sides(alone, LangGraphAgent(graph).run)
 

@@ -4,9 +4,7 @@ bytes.
 The model answers at once, so what is left is ours. The content is hard to compress, so that no store can cheat.
 """
 
-import gc
 import random
-import sys
 import uuid
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import asynccontextmanager
@@ -20,7 +18,7 @@ from dalsegno.core.context import Context
 from dalsegno.core.event import SessionCreated
 from dalsegno.core.input import Message
 from dalsegno.core.part import Part, ToolCall
-from dalsegno.ops.serve import SWITCH_SECONDS
+from dalsegno.ops.loop import steady
 from dalsegno.ports import Call, Member, Ref
 from dalsegno.runtime.handle import Turn
 from dalsegno.runtime.replica import Replica, Tuning
@@ -122,9 +120,7 @@ async def bench(
         tuning=tuning,
     )
     await replica.start()
-    sys.setswitchinterval(SWITCH_SECONDS)
-    gc.collect()
-    gc.freeze()
+    steady()
     try:
         yield Bench(replica, Service(replica, warm=warm, blobs=blobs, ids=ids))
     finally:

@@ -105,8 +105,10 @@ async def _do(peer: Peer, do: str, **given: Any) -> Any:
         case "open":
             shop = Shop(given["book"], dies=given["dies"])
             versions = await peer.open(given["url"], name=given["name"], options=given["options"], shop=shop)
+            # as `dalsegno serve` has it, for all alike
             gc.collect()
             gc.freeze()
+            gc.set_threshold(20_000, 20, 20)
             return versions
         case "turns":
             return await _turns(peer, given["session"], given["first"], given["count"])

@@ -104,7 +104,7 @@ def takeover_diverged() -> str:
     composer, generation = Composer(Cursor(BASE)), Generation(turn=TURN, base=BASE, carried=shown)
     frames = [*_live(composer, shown)]
     frames += composer.durable(_event(NEXT, TurnStarted(attempt=2, epoch=6, carried=shown[-1].end)))
-    generation.retry()
+    generation.ask("model#1")
     generation.open(_opened("2"))
     diverged = generation.text(OTHER)
     assert isinstance(diverged, Diverged)

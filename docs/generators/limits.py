@@ -1,11 +1,12 @@
 """The reference of limits: every bound, read from where it is enforced (law 12)."""
 
+from dalsegno.agents.langgraph import readings
 from dalsegno.core import bring, check, claim, frozen, item, json, saga, stretch, tier
 from dalsegno.http import call, gate, server
 from dalsegno.ops import watchdog
 from dalsegno.ops.config import Config
 from dalsegno.ops.units import format_duration, format_size
-from dalsegno.runtime import blame, contexts, feed, near, play, turn
+from dalsegno.runtime import blame, contexts, feed, near, notes, play, turn
 from dalsegno.runtime import saga as undoing
 from dalsegno.runtime.replica import Tuning
 from dalsegno.stores.memory import entries
@@ -83,9 +84,11 @@ def _turns() -> list[tuple[str, str, str, str]]:
             "old turns give way to a note that names them",
         ),
         ("a text in the log", format_size(tier.INLINE_MAX), "`--max-inline`", "becomes an artifact"),
+        ("a record of LangGraph's checkpoints", format_size(notes.NOTE_BYTES_MAX), "", "the turn fails as `too_large`"),
         ("the preview of an artifact", f"{tier.PREVIEW_CHARS} characters", "", "ends there"),
         ("message of a turn's error", f"{blame.ERROR_CHARS} characters", "", "is cut"),
         ("transcripts kept by a process", format_size(contexts.BUDGET_BYTES), "", "the least recently used goes"),
+        ("threads kept by a served LangGraph graph", format_size(readings.BUDGET_BYTES), "", "the same"),
         ("a context or a tool's result in the hot tier", format_size(entries.ENTRY_BYTES_MAX), "", "is not kept there"),
         ("a context in the hot tier", format_duration(frozen.CONTEXT_KEPT), "", "is read from the log again"),
         ("what is on its way there, per replica", str(near.PUTS_MAX), "", "is not kept there"),

@@ -104,7 +104,7 @@ async def test_a_turn_that_kills_three_replicas_fails_and_harms_nobody(
     async with supervised(TARGET, folder=tmp_path, options=options, environment=environment) as fleet:
         async with Client(fleet.ready[0].url, retry=STUBBORN) as client:
             others = [await client.sessions.create() for _ in range(BYSTANDERS)]
-            long = [{"id": f"b{number}", "do": ["keyed"], "words": 60, "pace_ms": 25} for number in range(BYSTANDERS)]
+            long = [{"id": f"b{number}", "do": ["keyed"], "words": 30, "pace_ms": 25} for number in range(BYSTANDERS)]
             beside = [await other.send(json.dumps(script)) for other, script in zip(others, long, strict=True)]
             session = await client.sessions.create()
             receipt = await session.send(json.dumps({"id": "p", "do": ["poison"], "words": 1}))

@@ -20,7 +20,7 @@ pytestmark = [pytest.mark.xdist_group("processes"), pytest.mark.timeout(seconds(
 
 SESSIONS = 20
 SEED = 20260
-EVERY_SECONDS = (0.2, 0.7)
+EVERY_SECONDS = (0.1, 0.4)
 
 
 class Blow(NamedTuple):

@@ -48,7 +48,7 @@ AGENTS = {
 }
 PLACES = ["embedded", *(["stack"] if RELEASE else [])]
 EVERY = size(4, 1)
-SPAN_SECONDS = float(size(12, 100))
+SPAN_SECONDS = float(size(9, 100))
 KILLS_MIN = size(2, 15)
 WITHIN_SECONDS = float(size(90, 300))
 REST_SECONDS = (0.2, 0.6)

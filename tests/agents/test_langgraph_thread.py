@@ -4,6 +4,7 @@ import asyncio
 from functools import partial
 from typing import Any
 
+import msgspec
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -76,6 +77,20 @@ def test_what_was_put_is_found(told: list[Any]):
     asyncio.run(live(told))
 
 
+@settings(max_examples=60, deadline=None)
+@given(st.lists(acts, max_size=25))
+def test_what_was_put_is_found_beside_pages_that_repeat(told: list[Any]):
+    """The same, also for what is put on top of a checkpoint that the newest page does not repeat. Tasks write on top
+    of the newest.
+    """
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(books, "REPEAT_BYTES_MIN", 10)
+        patch.setattr(books, "REPEAT_RATIO", 1)
+        asyncio.run(
+            live([(kind, (-1, *what[1:]) if kind == "write" else what) for kind, what in told if kind != "drop"])
+        )
+
+
 async def live(told: list[Any]) -> None:
     paper = Paper()
     mine = Book(paper)
@@ -141,6 +156,42 @@ async def test_pages_that_repeat(monkeypatch: pytest.MonkeyPatch):
     assert [len(kept.values["a"]) for kept in whole.all() if isinstance(kept.values["a"], Row)][::-1] == [
         n % 7 for n in range(40)
     ]
+
+
+async def test_a_copy_stays_as_it_is():
+    """Whatever is applied to the thread that it was made of: writes, checkpoints, repetitions, removals."""
+    thread = Thread()
+    first = Given("", "1", None, Blob("m", b""), Blob("r", b""), {}, {}, {"a": [Blob("m", b"x")]})
+    thread.apply(thread.put(first, by="me"), at=1)
+    thread.apply(Writes("", "1", "me", "task", "path", (Slot(0, "a", Blob("m", b"y")),)), at=2)
+    for record in thread.repeat([]):
+        thread.apply(record, at=2)
+    copied, twin = thread.copy(), thread.copy()
+    assert copied.put(msgspec.structs.replace(first, id="2", parent="1"), by="me").whole
+    thread.apply(Writes("", "1", "you", "task", "path", (Slot(1, "a", Blob("m", b"z")),)), at=3)
+    thread.apply(thread.put(msgspec.structs.replace(first, id="1", values={}), by="you"), at=4)
+    thread.apply(thread.put(msgspec.structs.replace(first, id="2", parent="1"), by="you"), at=5)
+    thread.apply(Drop((("", "1"),)), at=6)
+    for kept in (copied, twin):
+        found = kept.find("")
+        assert found is not None and (found.id, set(found.values), len(kept)) == ("1", {"a"}, 1)
+        assert [slot.index for _, slot in kept.pending("", "1")] == [0]
+        assert (kept.foreign("me"), kept.foreign("you")) == (0, 2)
+        assert kept.put(msgspec.structs.replace(first, id="2", parent="1"), by="me").whole
+
+
+async def test_what_a_page_repeats_is_enough():
+    """What is put on top of it is a difference again, and of what was not repeated nothing is."""
+    thread = Thread()
+    given = Given("", "1", None, Blob("m", b""), Blob("r", b""), {}, {}, {"a": Blob("m", b"x")})
+    for ns, name in (("", "1"), ("done:1", "2"), ("", "3"), ("now:2", "4")):
+        thread.apply(thread.put(msgspec.structs.replace(given, ns=ns, id=name), by="me"), at=1)
+    assert thread.lasting() == [("", "3"), ("now:2", "4")]
+    for record in thread.repeat(thread.lasting()):
+        thread.apply(record, at=2)
+    parents = [("", "1"), ("done:1", "2"), ("", "3"), ("now:2", "4")]
+    wholes = [thread.put(msgspec.structs.replace(given, ns=ns, id="5", parent=at), by="me").whole for ns, at in parents]
+    assert wholes == [True, True, False, False]
 
 
 async def test_a_damaged_page_is_an_error():

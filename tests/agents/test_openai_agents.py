@@ -1,6 +1,8 @@
 """Agents of the OpenAI Agents SDK, unmodified, served with every promise."""
 
 import asyncio
+import os
+import signal
 import sys
 from pathlib import Path
 from typing import Any
@@ -732,6 +734,47 @@ async def test_mcp_servers(tmp_path: Path):
         decided = (await on.world.data(on.ref, "tool.intent"))[-1]
         assert (decided.name, decided.effect) == ("order", "keyed")
         assert f"tea under {decided.key}" in answer
+    await shop.cleanup()
+
+
+def alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    return True
+
+
+@pytest.mark.parametrize("cached", [False, True])
+async def test_an_mcp_server_that_dies(tmp_path: Path, cached: bool):
+    """It is connected again, in the same replica, and no call is repeated. While it is away a turn that needs it fails,
+    and says so.
+    """
+    program, away = tmp_path / "shop.py", tmp_path / "away.py"
+    program.write_text("import os; from pathlib import Path; Path('pid').write_text(str(os.getpid()))\n" + SHOP)
+    parameters: Any = {"command": sys.executable, "args": [str(program)], "cwd": str(tmp_path)}
+    shop = MCPServerStdio(parameters, name="shop", cache_tools_list=cached)
+
+    def make(model: Any) -> OpenAIAgent:
+        return OpenAIAgent(Agent("Buyer", mcp_servers=[shop], model=model), effects={"order": "keyed"})
+
+    async def dies() -> None:
+        pid = int((tmp_path / "pid").read_text())
+        os.kill(pid, signal.SIGKILL)
+        await wait_until(lambda: not alive(pid), description="the process is gone")
+
+    async with stage(by_round(ToolCall("order", {"what": "tea"}), lambda s: s.results[-1]), make) as on:
+        assert said(await on.ask("one")).startswith("tea under")
+        await dies()
+        if cached:  # nobody notices before the call: the model is told
+            assert said(await on.ask("two")).startswith("An error occurred")
+        assert said(await on.ask("three")).startswith("tea under")
+        await dies()
+        program.rename(away)
+        for _ in range(2):
+            assert "MCP server 'shop' cannot be reached" in (await on.ask("four")).error.message
+        away.rename(program)
+        assert said(await on.ask("five")).startswith("tea under")
     await shop.cleanup()
 
 

@@ -7,6 +7,7 @@ import asyncio
 import json
 from collections import Counter
 from collections.abc import Callable
+from datetime import timedelta
 from itertools import count
 from typing import Any
 
@@ -23,7 +24,7 @@ from dalsegno.core.ids import turn_id
 from dalsegno.core.input import Approval
 from dalsegno.core.item import text_of
 from dalsegno.core.stream import Dropped, Piece
-from dalsegno.testing.model import ModelServer, Thought, To, ToolCall, by_round
+from dalsegno.testing.model import ModelServer, Thought, To, ToolCall, at_pace, by_round
 from tests.acceptance.sizes import size
 from tests.agents.crashes import Crasher, last_event, turn_is_over
 from tests.agents.oai import WIRES, Wire, model_of
@@ -168,7 +169,8 @@ async def problems(play: Play, crasher: Crasher, ref: Any, *, effects: dict[str,
 async def test_a_crash_at_every_step():
     """Wherever its replica dies, the turn completes on another one, and each effect happened once at most."""
     broken, points = list[str](), Counter[str | None]()
-    async with ModelServer(script) as server:
+    paced = at_pace(script, delay=timedelta(milliseconds=3))  # what is said faster goes out in one piece
+    async with ModelServer(paced) as server:
         for place in count(1):
             EFFECTS.clear()
             server.log.clear()

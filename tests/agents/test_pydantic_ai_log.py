@@ -565,6 +565,24 @@ async def test_a_provider_that_can_is_given_the_beginning_of_its_answer(model: M
         assert [said.text for said in model.log.shown[-1].messages] == ["go", "one two three four", "thanks"]
 
 
+async def test_a_beginning_that_ends_with_blanks_is_asked_for_again(model: ModelServer) -> None:
+    """Anthropic's API takes none that does: the answer is asked for from its beginning, and what readers have of it is
+    not said twice.
+    """
+    model.script = by_words({"go": "one two\n\n"})
+    async with fleet(served(Agent("anthropic:claude-haiku-4-5"), prefill={}), count=2) as world:
+        ref = await world.session()
+        hold = model.hold(3)
+        receipt = await world.say(ref, "go")
+        await hold.reached()
+        await shown(world, ref, receipt, "one two\n\n")
+        await world.kill()
+        model.calm()
+        turn = await world.end_of(ref, receipt)
+        assert (turn.status, text_of(turn)) == ("completed", "one two\n\n")
+        assert model.log.shown[-1].prefix == ""
+
+
 async def test_deps_are_made_from_the_turn(model: ModelServer) -> None:
     """By a function, async or not; limits end the turn with the framework's own error."""
     agent = Agent(CHAT, deps_type=dict)

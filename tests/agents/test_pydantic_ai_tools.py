@@ -1,6 +1,8 @@
 """Tools of a Pydantic AI agent: effect classes, keys, humans in between, MCP servers, and tools that misbehave."""
 
 import asyncio
+import os
+import signal
 import sys
 from datetime import timedelta
 from pathlib import Path
@@ -237,6 +239,58 @@ async def test_mcp_servers_are_sent_the_key_of_the_call(model: ModelServer, tmp_
         (intent,) = await world.data(ref, "tool.intent")
         assert intent.effect == "keyed"
         assert (tmp_path / "ledger").read_text().split() == [intent.key]
+
+
+async def test_an_mcp_server_that_dies_while_another_turn_holds_its_connection(
+    model: ModelServer, tmp_path: Path
+) -> None:
+    """Who finds it lost is told, and no call is repeated; the next step of any turn has it again. While the server is
+    away, turns that need it fail.
+    """
+    program, away, pid = tmp_path / "server.py", tmp_path / "away.py", tmp_path / "pid"
+    program.write_text(f"import os, pathlib\npathlib.Path({str(pid)!r}).write_text(str(os.getpid()))\n{SERVER}")
+    begun, go = asyncio.Event(), asyncio.Event()
+
+    async def hold() -> str:
+        begun.set()
+        await go.wait()
+        return "held"
+
+    def alive(process: int) -> bool:
+        try:
+            os.kill(process, 0)
+        except ProcessLookupError:
+            return False
+        return True
+
+    async def dies() -> None:
+        process = int(pid.read_text())
+        os.kill(process, signal.SIGKILL)
+        await wait_until(lambda: not alive(process), description="the process is gone")
+
+    transport = StdioTransport(sys.executable, [str(program), str(tmp_path / "ledger")])
+    toolset = MCPToolset(transport).with_metadata(dalsegno={"effect": "keyed"})
+    agent = Agent(CHAT, toolsets=[toolset], tools=[Tool(hold, metadata={"dalsegno": {"effect": "read"}})])
+    twice = by_round(ToolCall("hold"), ToolCall("pay", {"cents": 7}), sum_up)
+    model.script = by_words({"hold": twice, "": by_round(ToolCall("pay", {"cents": 5}), sum_up)})
+    async with fleet(PydanticAgent(agent).run) as world:
+        ref, other = await world.session(), await world.session()
+        holding = await world.say(other, "hold")
+        await begun.wait()
+        await dies()
+        assert "Connection closed" in text_of(await world.ask(ref, "one"))
+        assert "paid 5" in text_of(await world.ask(ref, "two"))
+        await dies()
+        program.rename(away)
+        assert "Connection closed" in str((await world.ask(ref, "three")).output)
+        assert (await world.ask(ref, "four")).status == "failed"
+        away.rename(program)
+        assert "paid 5" in text_of(await world.ask(ref, "five"))
+        go.set()
+        assert "paid 7" in text_of(await world.end_of(other, holding))
+        assert len((tmp_path / "ledger").read_text().split()) == 3
+        await dies()
+        assert "paid 5" in text_of(await world.ask(ref, "six"))
 
 
 class Broken:

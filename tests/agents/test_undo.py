@@ -105,3 +105,68 @@ async def test_what_a_framework_s_agent_did_is_undone_by_another_replica(framewo
         assert after.status == "completed", after.error
         assert not model.log.refusals
         assert "was undone" in str(model.log.entries[-1].request)
+
+
+async def test_what_an_agent_that_is_a_tool_did_is_undone_by_another_replica(model: ModelServer) -> None:
+    """Its own calls are on record inside the call that it was, which is not run again to hear of its tools."""
+    shop = Shop()
+    pay, _, look = (openai_agents.function_tool(tool) for tool in shop.tools)
+    answers = oai.model_of(model)
+    buyer = openai_agents.Agent("Buyer", instructions="buyer", tools=[pay], model=answers)
+    boss = openai_agents.Agent("Boss", instructions="boss", tools=[buyer.as_tool("buy", "Buys."), look], model=answers)
+
+    def script(shown: Any) -> Any:
+        if shown.instructions == "buyer":
+            return by_round(ToolCall("pay", {"amount": 5}), "bought")(shown)
+        return by_round(ToolCall("buy", {"input": "tea"}), ToolCall("look"), "done")(shown)
+
+    model.script = script
+    async with fleet(OpenAIAgent(boss, run_config=oai.SILENT).run, count=2) as world:
+        ref = await world.session()
+        receipt = await world.say(ref, "go")
+        await wait_until(lambda: "look" in shop.keys, description="the last tool runs")
+        other = world.ones[1].replica
+        other.draining = True  # it takes no turn before this one is cancelled
+        await world.kill(0)
+        await world.say(ref, Cancel())
+        other.draining = False
+        turn = await world.end_of(ref, receipt)
+        assert turn.status == "cancelled"
+        assert shop.undone == [({"amount": 5}, shop.keys[0], True)]
+        assert [(one.name, one.status) for one in await world.data(ref, "tool.undone")] == [("pay", "completed")]
+
+
+@pytest.mark.parametrize("framework", ["pydantic_ai", "langgraph"])
+async def test_metadata_says_how_a_tool_is_undone(framework: str, model: ModelServer) -> None:
+    """Where a framework's tool has metadata, that says what `@dalsegno.tool` would; the key is there for it, too."""
+    done: list[str] = []
+    undone: list[tuple[Any, ...]] = []
+
+    async def refund(undo: Undo) -> str:
+        undone.append((undo.call.key, dalsegno.current_call().key == undo.key))
+        return "refunded"
+
+    async def pay(amount: int) -> str:
+        """Pay."""
+        done.append(dalsegno.current_call().key)
+        return f"paid {amount}"
+
+    async def fail() -> str:
+        """Fail."""
+        raise ValueError("no luck")
+
+    says: Any = {"dalsegno": {"effect": "keyed", "compensate": refund}}
+    served: Any
+    if framework == "pydantic_ai":
+        tools = [pydantic_ai.Tool(pay, metadata=says), pydantic_ai.Tool(fail)]
+        served = PydanticAgent(pydantic_ai.Agent("openai-chat:gpt-5", tools=tools))
+    else:
+        paying = langchain_core.tools.tool(pay)
+        paying.metadata = says
+        served = LangGraphAgent(create_agent(graphs.model_of(model), [paying, langchain_core.tools.tool(fail)]))
+    model.script = by_round(ToolCall("pay", {"amount": 5}), ToolCall("fail"), "done")
+    async with fleet(served.run) as world:
+        ref = await world.session()
+        turn = await world.ask(ref, "go")
+        assert turn.status == "failed"
+        assert undone == [(done[0], True)]

@@ -14,7 +14,7 @@ import pytest
 from hypothesis import settings
 
 from dalsegno.ports import Hint, Ref, Transaction, Warm
-from dalsegno.stores.postgres import PostgresHot, PostgresLog
+from dalsegno.stores.postgres import PostgresHot, PostgresLog, fleet
 from dalsegno.stores.postgres.fleet import Beat
 from dalsegno.testing.conformance import (
     ClaimCases,
@@ -31,6 +31,7 @@ from dalsegno.testing.conformance import (
 from dalsegno.testing.conformance.acts import session
 from dalsegno.testing.conformance.worlds import HotWorld
 from dalsegno.testing.servers.postgres import Postgres
+from tests.acceptance.sizes import size
 from tests.support import wait_until
 
 FIND = "SELECT n FROM dalsegno_session WHERE tenant = %s AND id = %s::uuid"
@@ -263,8 +264,10 @@ class TestPooledHot(HotCases):
         assert heard == []
 
 
-def test_like_the_model(server: Postgres) -> None:
+def test_like_the_model(server: Postgres, monkeypatch: pytest.MonkeyPatch) -> None:
     """Hypothesis finds acts, and after each the store holds what the memory store holds."""
+    # Nobody loses a connection and lives here: a death need not be looked at twice a tenth of a second apart.
+    monkeypatch.setattr(fleet, "GRACE_SECONDS", 0.001)
 
     @asynccontextmanager
     async def fresh() -> AsyncIterator[PostgresWorld]:
@@ -277,5 +280,5 @@ def test_like_the_model(server: Postgres) -> None:
             server.drop(url)
 
     machine = log_machine(fresh).TestCase
-    machine.settings = settings(max_examples=20, stateful_step_count=30, deadline=None)
+    machine.settings = settings(max_examples=size(10, 50), stateful_step_count=30, deadline=None)
     machine("runTest").runTest()

@@ -162,7 +162,7 @@ class Broadcast:
         """The model fails and is asked again in the same attempt."""
         if self.generation is not None:
             shown, self.said = list(zip(self.kinds, self.said, strict=False)), []
-            self.generation.retry()
+            self.generation.ask("")
             self._say_again(shown, number)
 
     def _say_again(self, shown: Sequence[tuple[int, str]], number: int) -> None:

@@ -135,7 +135,7 @@ def test_a_repetition_is_silent(what: Said, kept: int):
 def test_asking_again_is_like_taking_over(what: Said, again: Said):
     """A model that failed and is asked again in the same attempt goes on from what it had shown itself."""
     speech = fresh().say(what)
-    speech.generation.retry()
+    speech.generation.ask("")
     made = speech.say(again, first=100).finish()
     assert [text_of(item) for item in made] == texts(again)
 
@@ -199,3 +199,25 @@ def test_a_model_may_be_given_the_beginning_of_its_answer(what: Said, kept: int,
         assert text_of(made[-1]) == prefix + "".join(rest)
         assert assembled([*shown, *speech.pieces]) == {str(item["id"]): text_of(item) for item in made}
         assert not speech.generation.go_on()
+
+
+@given(said, st.integers(1, 40), st.sampled_from(["model#1", "model#2"]))
+def test_the_beginning_is_for_the_step_that_it_belongs_to(what: Said, kept: int, asked: str):
+    """Whoever goes on with it names itself, so that the next one knows whose words they are by then."""
+    first = Generation(turn=2, base=7)
+    first.ask("model#1")
+    shown = Speech(first).say(what).pieces[:kept]
+    again = Generation(turn=2, base=7, carried=shown)
+    again.ask(asked)
+    if asked != "model#1":
+        assert not again.prefix
+    names = assembled(shown)
+    grown = Speech(again).say(what, first=100).pieces
+    last = Generation(turn=2, base=7, carried=[*shown, *grown])
+    last.ask(asked)
+    mine = bool(shown) and (asked == "model#1" or bool(grown))
+    found = assembled([*shown, *grown])
+    said_last = list(found)[-1] if found else ""
+    assert last.prefix == (found[said_last] if mine and said_last.startswith("message") else "")
+    assert sum(bool(piece.step) for piece in [*shown, *grown]) == (asked != "model#1" and bool(grown)) + bool(shown)
+    assert list(found)[: len(names)] == list(names)

@@ -24,7 +24,7 @@ import asyncio, os, time
 async def slow(context):
     for word in ("one ", "two ", "three ", "four "):
         yield word
-        await asyncio.sleep(0.2)
+        await asyncio.sleep(0.1)
 
 async def quick(context):
     yield f"hello from {os.getpid()}"

@@ -21,6 +21,7 @@ from dalsegno.core.tier import Artifact, folder
 from dalsegno.errors import Refused, Shelved, Unavailable, Unreadable
 from dalsegno.ports import Ref
 from dalsegno.runtime import archivist as archivists
+from dalsegno.runtime import reading
 from dalsegno.runtime.archivist import Archiving, Archivist, Tally
 from dalsegno.runtime.handle import Turn
 from dalsegno.runtime.replica import Tuning
@@ -301,7 +302,7 @@ async def test_what_came_back_leaves_nothing_behind():
 
 async def test_a_long_log_is_several_segments(monkeypatch: pytest.MonkeyPatch):
     """Page by page and segment by segment; it comes back as one log."""
-    monkeypatch.setattr(archivists, "READ_EVENTS", 3)
+    monkeypatch.setattr(reading, "PAGE_EVENTS", 3)
     monkeypatch.setattr(archivists, "cut", lambda events: [events[:2], events[2:]] if len(events) > 2 else [events])
     async with fleet(agent) as world:
         ref = await talk(world, *"1234")

@@ -6,6 +6,7 @@ import signal
 import sys
 from asyncio.subprocess import PIPE, Process
 from collections.abc import AsyncIterator, Callable
+from contextlib import suppress
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -14,9 +15,11 @@ import pytest
 
 import dalsegno
 from dalsegno import open_store
+from dalsegno.core.bring import BYTES_MAX
 from dalsegno.core.effect import DidNotHappen, Happened
-from dalsegno.errors import ConfigError, Conflict, InDoubt, NotDone, Refused
+from dalsegno.errors import ConfigError, Conflict, DalsegnoError, InDoubt, NotDone, Refused, Unavailable
 from dalsegno.runtime.store import Store
+from tests.support import wait_until
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -397,3 +400,226 @@ async def test_a_transaction_is_a_turns(store: Store):
     """A function outside of a turn has no transaction to share."""
     with pytest.raises(ConfigError, match="transactional"):
         store.idempotent("pay", effect="transactional")(counted()[1])
+
+
+class Silence:
+    """A store's log that does not answer while it is `silent`; what it is asked for then may have been `heard`."""
+
+    def __init__(self, store: Store) -> None:
+        self.silent = self.heard = False
+        self.asked = 0
+        self._commit = store._log.commit
+        store._log.commit = self._answer  # type: ignore[method-assign]
+
+    async def _answer(self, ref: Any, decide: Any, **more: Any) -> Any:
+        silent, self.asked = self.silent, self.asked + 1
+        decision = None if silent and not self.heard else await self._commit(ref, decide, **more)
+        if silent:
+            raise Unavailable("the log does not answer")
+        return decision
+
+
+@pytest.fixture
+async def beside(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[tuple[Store, Store]]:
+    """Two processes' stores on one log, which do not wait long for it."""
+    monkeypatch.setattr("dalsegno.runtime.job.PAUSES_SECONDS", (0.01, 0.01))
+    monkeypatch.setattr("dalsegno.runtime.patience.PAUSES_SECONDS", (0.05,))
+    url = f"sqlite:///{tmp_path}/warm.db"
+    async with open_store(url) as one, open_store(url) as other:
+        yield one, other
+
+
+def order() -> str:
+    return "7"
+
+
+async def taken_by(store: Store, name: str) -> dict[str, Any]:
+    """The job's results, once it can be taken."""
+
+    async def taken() -> dict[str, Any] | None:
+        with suppress(Conflict):
+            async with store.job(name) as job:
+                return {"results": dict(job.results)}
+        return None
+
+    found = await wait_until(taken, description="the job is free")
+    return dict(found["results"])
+
+
+@pytest.mark.parametrize("heard", [False, True])
+async def test_a_job_that_is_left_while_the_log_is_silent(beside: tuple[Store, Store], heard: bool):
+    """It is left once the log answers: other processes need not wait for this one's end."""
+    one, other = beside
+    log = Silence(one)
+    async with one.job("pages"):
+        log.silent, log.heard = True, heard
+    log.silent = False
+    assert await taken_by(other, "pages") == {}
+
+
+async def test_a_job_that_is_left_in_silence_is_free_here_too(beside: tuple[Store, Store]):
+    """Who takes it again in the same process waits until it has been left."""
+    log = Silence(beside[0])
+    async with beside[0].job("pages"):
+        log.silent = True
+    log.silent = False
+    async with beside[0].job("pages"):
+        pass
+
+
+@pytest.mark.parametrize("heard", [False, True])
+async def test_a_job_that_is_taken_while_the_log_is_silent(beside: tuple[Store, Store], heard: bool):
+    """Nobody knows whether it was taken; it is not kept from others."""
+    one, other = beside
+    log = Silence(one)
+    log.silent, log.heard = True, heard
+    with pytest.raises(Unavailable):
+        async with one.job("pages"):
+            pass
+    log.silent = False
+    assert await taken_by(other, "pages") == {}
+
+
+@pytest.mark.parametrize("heard", [False, True])
+async def test_a_step_that_the_log_did_not_answer_to(beside: tuple[Store, Store], heard: bool):
+    """It is on record before what comes next, and what comes next is no conflict."""
+    one, other = beside
+    log = Silence(one)
+    async with one.job("pages") as job:
+        log.silent, log.heard = True, heard
+        with pytest.raises(Unavailable):
+            await job.step("first", counted()[1])
+        log.silent = False
+        assert await job.step("second", counted()[1]) == "ok"
+    assert await taken_by(other, "pages") == {"first": "ok", "second": "ok"}
+
+
+async def test_a_record_that_is_refused_takes_no_other_with_it(beside: tuple[Store, Store]):
+    """Nobody knew of either of two; one can be written, the other never can."""
+    one, other = beside
+    log = Silence(one)
+    async with one.job("pages") as job:
+        log.silent = True
+        for name, result in (("first", "ok"), ("large", "x" * (BYTES_MAX + 1))):
+            with pytest.raises(Unavailable):
+                await job.step(name, counted(result)[1])
+        log.silent = False
+    assert await taken_by(other, "pages") == {"first": "ok"}
+
+
+@pytest.mark.parametrize("heard", [False, True])
+async def test_a_result_that_the_log_did_not_answer_to(tmp_path: Path, beside: tuple[Store, Store], heard: bool):
+    """It happened, and is put on record as soon as that can be: at the latest when the store is closed."""
+    calls, function = counted()
+    async with open_store(f"sqlite:///{tmp_path}/warm.db") as store:
+        log = Silence(store)
+
+        async def pay() -> Any:
+            log.silent, log.heard = True, heard
+            return await function()
+
+        with pytest.raises(Unavailable):
+            await store.idempotent("pay", key=order)(pay)()
+        asked = log.asked
+        await wait_until(lambda: log.asked > asked, description="it is tried in the background")
+        log.silent = False
+    assert await beside[1].idempotent("pay", key=order)(function)() == "ok"
+    assert len(calls) == 1
+
+
+async def test_what_a_function_raises_while_the_log_is_silent(beside: tuple[Store, Store]):
+    """Is what its caller is told, a cancel among it; the doubt is recorded later."""
+    one, other = beside
+    log = Silence(one)
+
+    async def pay() -> None:
+        log.silent = True
+        raise asyncio.CancelledError
+
+    with pytest.raises(asyncio.CancelledError):
+        await one.idempotent("pay", key=order)(pay)()
+    log.silent = False
+    with pytest.raises(InDoubt, match="it raised CancelledError"):
+        await other.idempotent("pay", key=order)(counted()[1])()
+
+
+async def test_who_cannot_settle_a_doubt_leaves_it(beside: tuple[Store, Store]):
+    """P7: the log fell silent between taking the call and recording what was found out about it: nobody knows still."""
+    one, other = beside
+    calls, function = counted(ValueError("the connection broke"))
+    with pytest.raises(ValueError, match="broke"):
+        await one.idempotent("pay", key=order)(function)()
+    log = Silence(one)
+    log.silent = log.heard = True
+    with pytest.raises(Unavailable):
+        await one.idempotent("pay", key=order)(function).settle(Happened("paid"))
+    log.silent = False
+    with pytest.raises(InDoubt, match="the connection broke"):
+        await other.idempotent("pay", key=order)(function)()
+    assert len(calls) == 1
+
+
+async def test_who_is_cancelled_over_a_doubt_leaves_it(store: Store, monkeypatch: pytest.MonkeyPatch):
+    """P7: it had taken the call, and recorded nothing yet: the call is not made again by itself."""
+    calls, function = counted(ValueError("the connection broke"))
+    pay = store.idempotent("pay")(function)
+    with pytest.raises(ValueError, match="broke"):
+        await pay()
+    wrote, go, real = asyncio.Event(), asyncio.Event(), store._log.commit
+
+    async def commit(ref: Any, decide: Any, **more: Any) -> Any:
+        decision = await real(ref, decide, **more)
+        wrote.set()
+        await go.wait()
+        return decision
+
+    monkeypatch.setattr(store._log, "commit", commit)
+    settling = asyncio.create_task(pay.settle(Happened("paid")))
+    await wrote.wait()
+    settling.cancel()
+    asyncio.get_running_loop().call_soon(go.set)
+    with pytest.raises(asyncio.CancelledError):
+        await settling
+    with pytest.raises(InDoubt, match="the connection broke"):
+        await pay()
+    assert len(calls) == 1
+
+
+async def test_a_result_that_is_too_large(beside: tuple[Store, Store]):
+    """It happened, and cannot be recorded: nobody waits for it any longer, and nobody does it again."""
+    one, other = beside
+    calls, function = counted("x" * (BYTES_MAX + 1))
+    with pytest.raises(Refused, match="too_large"):
+        await one.idempotent("pay", key=order)(function)()
+    with pytest.raises(InDoubt, match="cannot be recorded"):
+        await other.idempotent("pay", key=order, wait=timedelta(seconds=1))(function)()
+    assert len(calls) == 1
+
+
+async def test_a_step_twice_at_once(store: Store):
+    """The second waits for what the first comes to; if that raises, it does the step itself."""
+    results: list[Any] = [ValueError("no"), "second", "third"]
+
+    async def page() -> Any:
+        await asyncio.sleep(0)
+        result = results.pop(0)
+        if isinstance(result, Exception):
+            raise result
+        return result
+
+    async with store.job("pages") as job:
+        came = await asyncio.gather(*(job.step("page", page) for _ in range(3)), return_exceptions=True)
+    assert [str(one) for one in came] == ["no", "second", "second"] and results == ["third"]
+    records = [one.item["name"] for one in (await store.read("job:pages")).records]
+    assert records == ["job.taken", "page", "job.left"]
+
+
+async def test_a_step_that_asks_for_itself(store: Store):
+    """Is told so, and does not wait for ever."""
+    async with store.job("pages") as job:
+
+        async def page() -> Any:
+            return await job.step("page", counted()[1])
+
+        with pytest.raises(DalsegnoError, match="asks for itself"):
+            await job.step("page", page)

@@ -13,7 +13,7 @@ from dalsegno.agents.tool import Crash, tool
 from dalsegno.core.cursor import Cursor
 from dalsegno.core.event import Event
 from dalsegno.core.ids import turn_id
-from dalsegno.core.input import Approval
+from dalsegno.core.input import Approval, Message
 from dalsegno.core.part import Continue, Detail, ToolCall
 from dalsegno.core.stream import Dropped, Piece
 from dalsegno.errors import Unavailable
@@ -145,6 +145,39 @@ async def test_p8_a_provider_that_takes_the_beginning_of_its_answer_says_only_th
         assert list(text_of(frames).values()) == ["one two three "]
 
 
+@pytest.mark.parametrize("where", ["before", "beside", "inside"])
+async def test_p8_the_beginning_is_told_to_the_model_that_said_it(where: str):
+    """Not to another that the successor asks before it, beside it or inside a call."""
+    model, given = Telling("one two three four"), list[tuple[str, str]]()
+    model.stop_after = 2
+
+    async def agent(turn: Turn) -> None:
+        async def one(context):
+            given.append(("one", turn.prefix))
+            if turn.attempt > 1 and where == "beside":
+                await asyncio.ensure_future(turn.generate(other, name="other"))
+            async for word in model(context):
+                yield word
+
+        async def other(context):
+            given.append(("other", turn.prefix))
+            return "something else"
+
+        if turn.attempt > 1 and where != "beside":
+            await turn.generate(other, name="other", inside="call_1" if where == "inside" else None)
+        await turn.generate(one)
+
+    async with fleet(agent, count=2) as world:
+        ref = await world.session()
+        receipt, _ = await stopped(world, model, ref)
+        model.stop_after = 10_000
+        await world.kill()
+        turn = await world.end_of(ref, receipt)
+        assert turn.status == "completed"
+        told = [("one", "" if where == "before" else "one two "), ("other", "")]
+        assert given == [("one", ""), *(told if where == "beside" else reversed(told))]
+
+
 async def test_p8_another_answer_begins_anew_and_nothing_is_retracted_silently():
     """When the new answer differs, the old item is closed as incomplete with the text that was shown."""
     model = Telling("one two three four", "one two four five six")
@@ -194,17 +227,17 @@ async def test_p8_p10_all_deltas_may_be_lost():
         await stream.aclose()
 
 
-def crashing(effect: Any, **options: Any):
+def crashing(effect: Any, *, until: asyncio.Event | None = None, **options: Any):
     """An agent with one tool that hangs on its first run, after its effect."""
     effects: list[str] = []
-    hang = asyncio.Event()
+    hang, end = asyncio.Event(), until or asyncio.Event()
 
     @tool(effect, **options)
     async def act(call: Call) -> str:
         effects.append(call.key)
         if len(effects) == 1:
             hang.set()
-            await asyncio.Event().wait()
+            await end.wait()
         return "done"
 
     async def model(context):
@@ -220,6 +253,10 @@ def crashing(effect: Any, **options: Any):
     return agent, effects, hang
 
 
+async def raising(error: Exception) -> None:
+    raise error
+
+
 async def crash(world: Fleet, hang: asyncio.Event):
     ref = await world.session()
     receipt = await world.say(ref, "go")
@@ -229,7 +266,8 @@ async def crash(world: Fleet, hang: asyncio.Event):
 
 
 async def test_p10_what_the_hot_tier_missed_comes_with_what_follows():
-    """A moment without it leaves no gap that would keep the rest of the answer from readers elsewhere."""
+    """A moment without it leaves no gap that would keep the rest of the answer from readers elsewhere; what came last
+    before the model paused follows by itself."""
     model = Telling("one two three four five six")
     model.stop_after = 5
 
@@ -238,7 +276,7 @@ async def test_p10_what_the_hot_tier_missed_comes_with_what_follows():
 
     async with fleet(agent, count=2) as world:
         hot: Any = world.ones[0].hot
-        publish, failures = hot.publish, iter([True, False, True])
+        publish, failures = hot.publish, iter([True, True])
 
         async def falters(ref, epoch, pieces):
             if next(failures, False):
@@ -249,6 +287,8 @@ async def test_p10_what_the_hot_tier_missed_comes_with_what_follows():
         ref = await world.session()
         _, frames = await stopped(world, model, ref)
         assert "".join(text_of(frames).values()).split() == ["one", "two", "three", "four", "five"]
+        model.stop_after = 10_000
+        await world.kill()
 
 
 @pytest.mark.parametrize("effect", ["read", "keyed"])
@@ -274,21 +314,26 @@ async def test_p7_a_once_call_is_never_run_again_by_itself():
 
 async def test_p7_a_once_call_of_a_dropped_turn_is_not_run_again():
     """The replica lives, but its task is gone and nobody knows what it did: that counts as a death."""
-    agent, effects, hang = crashing("once")
+    late = asyncio.Event()
+    agent, effects, hang = crashing("once", until=late)
     async with fleet(agent) as world:
         ref = await world.session()
         receipt = await world.say(ref, "go")
         await hang.wait()
-        task = world.ones[0].replica.running(ref)
-        assert task is not None
-        while not task.done():
-            # the first one lets the effect be seen through
-            task.cancel()
-            await asyncio.sleep(0)
+        replica = world.ones[0].replica
+        zombie = replica.running(ref)
+        gone = asyncio.create_task(raising(RuntimeError("a defect of ours")))
+        await asyncio.wait((gone,))
+        replica._turns[ref] = gone
+        replica._ran(ref, gone)
         turn = await world.end_of(ref, receipt)
         assert (turn.status, turn.attempt) == ("completed", 2)
         assert len(effects) == 1
-        assert "unknown" in turn.output[-1]["content"][0]["text"]
+        assert "the process that ran it died" in turn.output[-1]["content"][0]["text"]
+        late.set()
+        assert zombie is not None
+        await asyncio.wait((zombie,))
+        assert len(await world.data(ref, "turn.completed")) == 1
 
 
 @pytest.mark.parametrize(("finding", "runs"), [(Happened("found"), 1), (DidNotHappen(), 2), (None, 1)])
@@ -547,3 +592,40 @@ def test_a_turn_that_goes_on_here_keeps_its_watcher():
     hub.unwatch(ref, new)
     hub.sweep()
     assert heard == ["new"]
+
+
+async def test_p8_a_death_over_the_answer_to_a_message_that_joined():
+    """The agent had run once more for it: the successor's repetition of that answer is suppressed, too."""
+    model = Telling("first", "one two three four", "one two three four")
+    asked, go = asyncio.Event(), asyncio.Event()
+
+    async def gated(context):
+        async for word in model(context):
+            yield word
+        if not asked.is_set():
+            asked.set()
+            await go.wait()
+
+    async def agent(turn: Turn) -> None:
+        await turn.generate(gated)
+
+    async with fleet(agent, count=2) as world:
+        ref = await world.session()
+        receipt = await world.say(ref, "go")
+        await asked.wait()
+        await world.say(ref, Message("and more", on_busy="steer"))
+        model.stop_after, model.said = 2, 0
+        go.set()
+        await wait_until(lambda: model.said >= 2, description="the model to stop")
+
+        def shown() -> bool:
+            step = world.cache.find(ref)
+            return step is not None and step.end == 1 + len("one two ")
+
+        await wait_until(shown, description="readers have seen it")
+        model.stop_after = 10_000
+        await world.kill()
+        turn = await world.end_of(ref, receipt)
+        assert (turn.status, turn.attempt) == ("completed", 2)
+        messages = [item for item in turn.output if item["type"] == "message"]
+        assert [item["status"] for item in messages] == ["completed"] * 2

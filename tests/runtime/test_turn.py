@@ -51,6 +51,44 @@ async def test_an_answer_and_the_end_are_one_commit():
         ]
 
 
+async def test_a_look_that_outlasts_its_turn_folds_nothing_into_the_next_ones_transcript():
+    """A turn that hears of news as it ends looks at the log a moment later: its transcript is its successor's then."""
+    async with fleet(echo) as world:
+        one, looking, let, looked = world.ones[0], asyncio.Event(), asyncio.Event(), asyncio.Event()
+        unwatch, read, take = one.replica.hub.unwatch, one.shelf.read, one.replica._around.contexts.take
+
+        def ends(ref, poke):
+            unwatch(ref, poke)
+            if not looking.is_set():
+                poke(None)
+
+        async def held(ref, **named):
+            look = asyncio.current_task().get_coro().__qualname__ == "Recorder._look"  # type: ignore[union-attr]
+            if look:
+                looking.set()
+                await let.wait()
+            events = await read(ref, **named)
+            if look:
+                looked.set()
+            return events
+
+        async def late(*given, **named):
+            transcript = await take(*given, **named)
+            let.set()
+            await looked.wait()
+            return transcript
+
+        one.replica.hub.unwatch = ends  # type: ignore[method-assign]
+        ref = await world.session()
+        one.shelf.read = held  # type: ignore[method-assign]
+        assert (await world.ask(ref, "one")).status == "completed"
+        await looking.wait()
+        one.replica._around.contexts.take = late  # type: ignore[method-assign]
+        turn = await world.ask(ref, "two")
+        assert (turn.status, turn.error) == ("completed", None)
+        assert turn.output[0]["content"][0]["text"] == "you said two"
+
+
 async def test_what_is_said_and_recorded_in_one_breath_is_not_published():
     """Nobody could have read it before it was on record: a call that comes whole, and the answer to its result. Of a
     step that was shown before it was whole, the hot tier forgets what it had."""

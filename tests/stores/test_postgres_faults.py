@@ -17,7 +17,7 @@ from dalsegno.core.session import replace
 from dalsegno.errors import ConfigError, DalsegnoError, Unavailable
 from dalsegno.ports import Member
 from dalsegno.stores import open_warm
-from dalsegno.stores.postgres import PostgresLog
+from dalsegno.stores.postgres import PostgresLog, place
 from dalsegno.stores.postgres.connections import is_quiet
 from dalsegno.testing.conformance.acts import accept, admission, begin, history, leased, session, speak
 from dalsegno.testing.proxy import BlackHole, Cut, DropReplies, FaultProxy, Pass, Refuse
@@ -228,8 +228,10 @@ async def test_a_database_without_connections_left_says_so(server: Postgres, dat
     await log.close()
 
 
-async def test_a_row_that_is_locked_for_long_holds_nobody_up_for_ever(database: str, log: PostgresLog):
+async def test_a_row_that_is_locked_for_long_holds_nobody_up_for_ever(database: str, monkeypatch: pytest.MonkeyPatch):
     """A foreign lock: bounded tries, then `not_applied`; other sessions are served meanwhile."""
+    monkeypatch.setitem(place.SETTINGS, "lock_timeout", "500ms")
+    log = await PostgresLog.open(database)
     stuck = [session(number) for number in range(3)]
     for number in range(8):
         await accept(log, session(number))
@@ -244,6 +246,7 @@ async def test_a_row_that_is_locked_for_long_holds_nobody_up_for_ever(database: 
             assert isinstance(ended, Unavailable) and ended.outcome == "not_applied"
     for ref in stuck:
         await accept(log, ref)
+    await log.close()
 
 
 async def test_a_repeat_at_another_replica_finds_the_first_receipt(database: str):

@@ -5,6 +5,7 @@ from typing import Any, Literal
 
 import msgspec
 
+from dalsegno.agents.tool import compensation, probing
 from dalsegno.core.effect import UnknownPolicy
 from dalsegno.core.event import EffectClass
 from dalsegno.core.json import Json
@@ -25,6 +26,8 @@ class _Declared(msgspec.Struct, forbid_unknown_fields=True):
     timeout_seconds: float = 300.0
     cache_seconds: float | None = None
     probe: Any = None
+    compensate: Any = None
+    undo_within_seconds: float = 60.0
 
 
 def declared_by(metadata: Mapping[str, Any] | None, *, name: str, run: Run, description: str = "") -> Tool | None:
@@ -38,4 +41,19 @@ def declared_by(metadata: Mapping[str, Any] | None, *, name: str, run: Run, desc
         raise ConfigError(f"tool {name}: its metadata {METADATA!r} says what it should not: {error}") from None
     if (settings.unknown == "probe") != callable(settings.probe):
         raise ConfigError(f"tool {name}: `probe` needs a function, and only `unknown='probe'` takes one")
-    return Tool(name, run, description=description, **msgspec.structs.asdict(settings))
+    if settings.compensate is not None and not callable(settings.compensate):
+        raise ConfigError(f"tool {name}: `compensate` needs a function")
+    return Tool(
+        name,
+        run,
+        description=description,
+        effect=settings.effect,
+        unknown=settings.unknown,
+        gate=settings.gate,
+        dedupe=settings.dedupe,
+        timeout_seconds=settings.timeout_seconds,
+        cache_seconds=settings.cache_seconds,
+        probe=None if settings.probe is None else probing(settings.probe),
+        compensate=None if settings.compensate is None else compensation(settings.compensate),
+        compensate_within_seconds=settings.undo_within_seconds,
+    )

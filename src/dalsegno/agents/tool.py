@@ -101,13 +101,13 @@ class tool:
             parameters=_schema(shape),
             effect=self.effect,
             unknown=self.crash.policy,
-            probe=None if self.crash.probe is None else _probing(self.crash.probe),
+            probe=None if self.crash.probe is None else probing(self.crash.probe),
             gate="approval" if isinstance(self.gate, Gate) else self.gate,
             dedupe=self.dedupe,
             timeout_seconds=self.timeout.total_seconds(),
             answer_within_seconds=None if within is None else within.total_seconds(),
             cache_seconds=None if self.cache is None else self.cache.total_seconds(),
-            compensate=None if self.compensate is None else _compensation(self.compensate),
+            compensate=None if self.compensate is None else compensation(self.compensate),
             compensate_within_seconds=self.undo_within.total_seconds(),
         )
         return _function(function, call_name, made)
@@ -127,7 +127,7 @@ def outside(
     )
 
 
-def _probing(function: Callable[[Call], Awaitable[Finding]]) -> Callable[[Call], Awaitable[Finding]]:
+def probing(function: Callable[[Call], Awaitable[Finding]]) -> Callable[[Call], Awaitable[Finding]]:
     """What finds out whether a call happened; the current call is that call."""
 
     async def run(call: Call) -> Finding:
@@ -137,7 +137,7 @@ def _probing(function: Callable[[Call], Awaitable[Finding]]) -> Callable[[Call],
     return run
 
 
-def _compensation(function: Callable[[Undo], Any]) -> Callable[[Undo], Awaitable[Json]]:
+def compensation(function: Callable[[Undo], Any]) -> Callable[[Undo], Awaitable[Json]]:
     """What undoes a call; the current call is that call then, under the compensation's key."""
     coroutine = inspect.iscoroutinefunction(function)
 

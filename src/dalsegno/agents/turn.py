@@ -109,8 +109,11 @@ class Turn(Protocol):
         tools: Sequence[Tool | ToolFunction] = (),
         name: str = "model",
         inside: str | None = None,
+        label: str | None = None,
     ) -> Reply:
-        """One model call as a step; `inside` a call, it is no part of the conversation."""
+        """One model call as a step; `inside` a call, it is no part of the conversation. `label` tells it from others in
+        every attempt, if its name does not.
+        """
         ...
 
     async def perform(self, calls: Sequence[JsonObject], *, tools: Sequence[Tool | ToolFunction] = ()) -> list[str]:

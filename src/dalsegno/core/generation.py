@@ -50,6 +50,8 @@ class Generation:
         self._shown: list[_Item] = []
         self._made: list[_Item] = []
         self._units = 0
+        self._step = ""
+        self._asked = ""
         for piece in carried:
             self._show(piece)
         self._repeating = bool(self._shown)
@@ -59,8 +61,11 @@ class Generation:
         """How many units of the step clients have been shown."""
         return self._units
 
-    def retry(self) -> None:
-        """The model is asked again in this attempt: what it said so far is a prefix like any other."""
+    def ask(self, step: str) -> None:
+        """The model is asked, in the step of that label. If it is asked again, what it said so far is a prefix like any
+        other.
+        """
+        self._asked = step
         self._made = []
         self._repeating = bool(self._shown)
 
@@ -71,8 +76,8 @@ class Generation:
 
     @property
     def prefix(self) -> str:
-        """The text that was shown of a message which the model may be asked to go on with."""
-        last = self._shown[-1] if self._repeating else None
+        """The text that was shown of a message which the model may be asked to go on with; of another step, none."""
+        last = self._shown[-1] if self._repeating and self._step == self._asked else None
         return last.text() if last is not None and last.item["type"] == MESSAGE else ""
 
     def go_on(self) -> bool:
@@ -131,7 +136,7 @@ class Generation:
 
     def restart(self, *, base: int) -> Pieces:
         """The old items are closed in the log, up to event `base`: show what the model has said since it was asked."""
-        self.base, self._units, self._repeating, self._shown = base, 0, False, []
+        self.base, self._units, self._repeating, self._shown, self._step = base, 0, False, [], ""
         pieces = []
         for made in self._made:
             made.item = made.own
@@ -144,16 +149,21 @@ class Generation:
         return Diverged(self.abandon())
 
     def _add(self, made: _Item) -> Piece:
-        piece = Piece(self.base, self._units, self._turn, str(made.item["id"]), item=made.item)
+        piece = Piece(self.base, self._units, self._turn, str(made.item["id"]), item=made.item, step=self._news())
         self._show(piece)
         return piece
 
     def _grow(self, made: _Item, offset: int, delta: str) -> Piece:
         field = FIELD_OF.get(str(made.item["type"]), "text")
         name = str(made.item["id"])
-        piece = Piece(self.base, self._units, self._turn, name, field=field, offset=offset, delta=delta)
+        news = self._news()
+        piece = Piece(self.base, self._units, self._turn, name, field=field, offset=offset, delta=delta, step=news)
         self._show(piece)
         return piece
+
+    def _news(self) -> str:
+        """The step's label, where what was shown does not say it yet."""
+        return "" if self._step == self._asked else self._asked
 
     def _show(self, piece: Piece) -> None:
         if piece.item is not None:
@@ -161,6 +171,7 @@ class Generation:
         else:
             self._shown[-1].add(piece.delta)
         self._units = piece.end
+        self._step = piece.step or self._step
 
 
 def _alike(shown: JsonObject, said: JsonObject) -> bool:

@@ -20,7 +20,7 @@ class Piece(msgspec.Struct, frozen=True, omit_defaults=True):
     """A part of the open step: an item that opens (`item` is set), or some text of the item that opened last.
 
     `at` counts the step's units before it, `base` is the event after which the step began, `offset` counts the code
-    points of the item before it.
+    points of the item before it. `step` tells the step from others, with the first of its pieces.
     """
 
     base: int
@@ -31,6 +31,7 @@ class Piece(msgspec.Struct, frozen=True, omit_defaults=True):
     field: str = ""
     offset: int = 0
     delta: str = ""
+    step: str = ""
 
     @property
     def end(self) -> int:

@@ -6,12 +6,10 @@ the second one     exit at once, as by a crash: others take over
 
 import asyncio
 import contextlib
-import gc
 import logging
 import os
 import signal
 import socket
-import sys
 import threading
 from collections.abc import Awaitable, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -24,7 +22,7 @@ from dalsegno.ops.address import AddressTaken, url_of
 from dalsegno.ops.build import assembled
 from dalsegno.ops.config import Config
 from dalsegno.ops.lifeline import Ready
-from dalsegno.ops.loop import factory
+from dalsegno.ops.loop import factory, steady
 from dalsegno.ops.watchdog import Watchdog
 from dalsegno.ports import Agent
 
@@ -34,8 +32,6 @@ LEFT_BEHIND = timedelta(seconds=5)
 """How long what hears of no cancellation may keep the process, once everything else has left."""
 GRACE = timedelta(seconds=2)
 """What requests that are being answered get once the turns have been handed over."""
-SWITCH_SECONDS = 0.0005
-"""How long a busy loop may keep the interpreter from the threads that beat and sync: a tenth of Python's default."""
 Share = Literal["alone", "fleet"]
 THREADS_PER_TURN = 8
 """How many of an agent's functions that are not async may run at once, for each turn that a replica may have. With
@@ -49,7 +45,6 @@ def serve(config: Config, agent: Agent, *, announce: Callable[[Ready], None], sh
 
     Raises `ConfigError`, `Unavailable` or `AddressTaken` when it cannot.
     """
-    sys.setswitchinterval(SWITCH_SECONDS)
     with asyncio.Runner(loop_factory=factory()) as runner:
         runner.run(_serve(config, agent, announce, share))
         last = threading.Timer(LEFT_BEHIND.total_seconds(), os._exit, (0,))
@@ -70,9 +65,7 @@ async def _serve(config: Config, agent: Agent, announce: Callable[[Ready], None]
             loop.set_default_executor(ThreadPoolExecutor(threads, thread_name_prefix="dalsegno-agent"))
             for number in (signal.SIGTERM, signal.SIGINT):
                 loop.add_signal_handler(number, server.leave, number.name)
-            # What is alive now stays alive: later collections need not look at it.
-            gc.collect()
-            gc.freeze()
+            steady()
             watchdog = Watchdog()
             watchdog.start()
             stack.callback(watchdog.stop)

@@ -24,6 +24,7 @@ from dalsegno.errors import Damaged, Unavailable, Unreadable
 from dalsegno.ports import Blobs, Ref, Warm
 from dalsegno.runtime.duty import Duty
 from dalsegno.runtime.eraser import Eraser
+from dalsegno.runtime.reading import pages
 
 log = logging.getLogger("dalsegno.archivist")
 
@@ -33,7 +34,6 @@ PAUSE = timedelta(seconds=1)
 PAGE = 500
 AT_ONCE = 16
 """How many of a page's sessions are worked on in one call."""
-READ_EVENTS = 500
 LISTED = 1000
 NOBODY = Ref("", "00000000-0000-0000-0000-000000000000")
 
@@ -164,15 +164,10 @@ class Archivist:
     async def _stretches(self, ref: Ref, head: int) -> AsyncIterator[Sequence[Event]]:
         """The log up to `head`, in stretches that are a segment each."""
         rest: Sequence[Event] = ()
-        after = 0
-        while after < head:
-            events = await self._warm.read(ref, after=after, limit=min(READ_EVENTS, head - after))
-            if not events or events[0].seq != after + 1:
-                raise Unreadable(f"session {ref.id} ends at {after}, not at {head}")
+        async for events in pages(self._warm.read, ref, through=head):
             *whole, rest = cut([*rest, *events])
             for stretch in whole:
                 yield stretch
-            after = events[-1].seq
         if rest:
             yield rest
 

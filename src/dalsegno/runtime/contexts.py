@@ -15,8 +15,8 @@ from dalsegno.core.session import Session
 from dalsegno.errors import Unreadable
 from dalsegno.ports import Log, Ref
 from dalsegno.runtime.near import Near
+from dalsegno.runtime.reading import PAGE_EVENTS, pages
 
-READ_EVENTS = 1000
 BUDGET_BYTES = 32 * 1024 * 1024
 HEADS_MAX = 10_000
 
@@ -45,9 +45,9 @@ class Contexts:
             transcript = Transcript(session.id, head=session.through, removed=session.removed)
         if before - transcript.head >= self._worth_events:
             transcript = await self._nearby(ref, session, after=transcript.head, before=before) or transcript
-        while transcript.head < before:
-            events = await self._read(ref, after=transcript.head, through=before)
-            _contiguous(session, transcript.head, events[0].seq if events else 0)
+        async for events in pages(self._log.read, ref, after=transcript.head, through=before):
+            if events[0].seq != transcript.head + 1:
+                raise Unreadable(f"session {ref.id}: somebody else has gone on with its transcript")
             for event in events:
                 transcript.add(event)
         return transcript
@@ -76,15 +76,12 @@ class Contexts:
         self._note(ref, head if transcript is not None else 0)
         if transcript is None or transcript.head != head or not transcript.goes_on(session):
             return None
-        events = await self._read(ref, after=head - 1, through=before)
+        events = await self._log.read(ref, after=head - 1, limit=min(PAGE_EVENTS, before - head + 1))
         if not events or events[0] != transcript.last:
             return None
         for event in events[1:]:
             transcript.add(event)
         return transcript
-
-    async def _read(self, ref: Ref, *, after: int, through: int) -> list[Event]:
-        return list(await self._log.read(ref, after=after, limit=min(READ_EVENTS, through - after)))
 
     def _note(self, ref: Ref, head: int) -> None:
         self._heads[ref] = head
@@ -95,17 +92,5 @@ class Contexts:
 
 async def turn_events(ref: Ref, first: int, *, log: Log, through: int) -> list[Event]:
     """The events of the turn that began at `first`, up to event `through`."""
-    found: list[Event] = []
-    after = first - 1
-    while after < through:
-        events = await log.read(ref, after=after, limit=READ_EVENTS)
-        if not events:
-            raise Unreadable(f"session {ref.id} ends at {after}, not at {through}")
-        found += [event for event in events if event.turn == first and event.seq <= through]
-        after = events[-1].seq
-    return found
-
-
-def _contiguous(session: Session, head: int, first: int) -> None:
-    if first != head + 1:
-        raise Unreadable(f"session {session.id}: its log has no event {head + 1}")
+    rest = pages(log.read, ref, after=first - 1, through=through)
+    return [event async for page in rest for event in page if event.turn == first]

@@ -7,7 +7,7 @@ ends.
 
 import asyncio
 import copy
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
 from itertools import count
@@ -20,7 +20,7 @@ from dalsegno.core.append import Draft
 from dalsegno.core.context import Context
 from dalsegno.core.event import ContextSummarized, ItemDone
 from dalsegno.core.json import Json, JsonObject, clean_text
-from dalsegno.core.part import Part, ToolCall
+from dalsegno.core.part import ToolCall
 from dalsegno.core.step import StepRecord, step_key
 from dalsegno.core.tier import parse_artifact
 from dalsegno.core.tool import as_tool
@@ -28,12 +28,11 @@ from dalsegno.errors import DalsegnoError, HandedOver, LeaseLost, Parked, Platfo
 from dalsegno.ports import Blobs, Tool, ToolFunction
 from dalsegno.runtime.notes import Notes
 from dalsegno.runtime.recorder import Recorder
+from dalsegno.runtime.said import Model, one, parts
 from dalsegno.runtime.steps import Speaker
 from dalsegno.runtime.tools import ToolBox
 
 T = TypeVar("T")
-Said = AsyncGenerator[Part] | AsyncIterator[Part] | Awaitable[Part | Sequence[Part]]
-Model = Callable[[Context], Said]
 
 
 class Reply(msgspec.Struct, frozen=True):
@@ -101,6 +100,7 @@ class Turn:
     def prefix(self) -> str:
         """What readers were shown of a message that a dead replica, or a try that failed, did not finish; mostly
         empty. A provider that can be given the beginning of its answer goes on from here: yield `Continue()` first.
+        Only the model function of the step that the message belongs to is told.
         """
         return self._speaker.prefix
 
@@ -111,12 +111,14 @@ class Turn:
         tools: Sequence[Tool | ToolFunction] = (),
         name: str = "model",
         inside: str | None = None,
+        label: str | None = None,
     ) -> Reply:
         """One model call as a step: streamed to readers as it comes, recorded once with the intents of its calls.
 
         `model` is given the context and yields text, `Thought`, `ToolCall` and `Usage`. If it raises, nothing is
         recorded and the error is yours; ask again, and readers see the new answer go on from the old one where they
         agree. What is said `inside` a call (an agent that is a tool) is no part of the conversation and not streamed.
+        `label` tells the step from others where its name is another in each attempt: `prefix` goes by it.
         """
         with self._numbered(name) as key:
             record = await self._recorded(key)
@@ -125,7 +127,7 @@ class Turn:
                 context = self.context
                 with self._tools.work.under_way():
                     made = await self._speaker.speak(
-                        parts(model(context)), key=key, through=context.through, inside=inside
+                        lambda: parts(model(context)), key=key, through=context.through, inside=inside, label=label
                     )
                 record = StepRecord(made, context.through)
         if inside is None:
@@ -161,7 +163,8 @@ class Turn:
             self._tools.offer((tool,))
             if record is None:
                 through = self._recorder.head
-                made = await self._speaker.speak(_one(ToolCall(tool.name, arguments)), key=key, through=through)
+                asked = ToolCall(tool.name, arguments)
+                made = await self._speaker.speak(lambda: one(asked), key=key, through=through)
                 record = StepRecord(made, through)
         return (await self._tools.perform(record.items))[0]
 
@@ -278,23 +281,3 @@ class Turn:
 
     def _draft(self, data: ItemDone | ContextSummarized) -> Draft:
         return Draft(data, self._recorder.lease.turn)
-
-
-def parts(said: Said) -> AsyncGenerator[Part]:
-    """What a model says, part by part, whichever way it says it."""
-    return said if isinstance(said, AsyncGenerator) else _each(said)
-
-
-async def _each(said: AsyncIterator[Part] | Awaitable[Part | Sequence[Part]]) -> AsyncGenerator[Part]:
-    """A model that returns an iterator, or everything at once, seen as one that yields."""
-    if isinstance(said, AsyncIterator):
-        async for part in said:
-            yield part
-        return
-    whole = await said
-    for part in [whole] if isinstance(whole, Part) else whole:
-        yield part
-
-
-async def _one(part: Part) -> AsyncGenerator[Part]:
-    yield part

@@ -4,18 +4,22 @@ Decides nothing about records (`core.job` does).
 """
 
 import asyncio
+from collections import defaultdict, deque
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
+from contextvars import ContextVar
 from secrets import token_hex
 from typing import Any, Protocol, TypeVar, cast
 
 from dalsegno.core import job as jobs
 from dalsegno.core.json import Json, JsonObject, checked
-from dalsegno.errors import Conflict, Unavailable
+from dalsegno.errors import Conflict, DalsegnoError, Unavailable
 from dalsegno.runtime.patience import PAUSES_SECONDS, seen_through
 from dalsegno.runtime.presence import Presence
 
 R = TypeVar("R")
+_WITHIN: ContextVar[frozenset[tuple["Job", str]]] = ContextVar("dalsegno_job_steps", default=frozenset())
+"""The steps that this happens in."""
 
 
 class Log(Protocol):
@@ -39,6 +43,8 @@ class Pen:
         self._presence = presence
         self._owner = ""
         self._lock = asyncio.Lock()
+        self._unsure: deque[tuple[str, Sequence[JsonObject]]] = deque()
+        """What the log has not answered to, with its key: whatever is written next is written behind it."""
 
     async def look(self) -> jobs.Job:
         """The job as it is now; one whose owner died has none."""
@@ -55,14 +61,19 @@ class Pen:
         """Become the owner. Raises `Conflict` if somebody else is it, or was faster."""
         if self.job.owner:
             raise Conflict("session_busy", f"{self.session} is run by {self.job.owner}, which is alive")
+        doubt = self.job.doubt  # if nothing comes of it, there is as much doubt as before
         self._owner = await self._presence.take()
         try:
             await self.write(jobs.taken(self._owner))
         except BaseException:
-            if self.job.owner == self._owner:  # it was written, and who wanted it was cancelled meanwhile
+            if self._unsure:
+                self._unsure.append((token_hex(16), [jobs.left(self._owner, doubt=doubt)]))
+                self._presence.linger(self._owner, self._settled)
+            elif self.job.owner == self._owner:  # it was written, and who wanted it was cancelled meanwhile
                 with suppress(Conflict, Unavailable):
-                    await self.leave()
-            self._presence.drop(self._owner)
+                    await self.leave(doubt=doubt)
+            else:
+                self._presence.drop(self._owner)
             raise
 
     async def write(self, *records: JsonObject) -> None:
@@ -73,18 +84,36 @@ class Pen:
         await seen_through(self._write(records))
 
     async def _write(self, records: Sequence[JsonObject]) -> None:
-        key = token_hex(16)
         async with self._lock:
-            for pause in PAUSES_SECONDS:
-                try:
-                    self._version = await self._log.append(self.session, records, expect=self._version, key=key)
-                    break
-                except Unavailable:
-                    # the key tells, the next time, whether it was written
-                    await asyncio.sleep(pause)
+            self._unsure.append((token_hex(16), records))
+            await self._settle()
+
+    async def _settle(self) -> None:
+        """Write what is unsure, in its order. The keys tell what was written before."""
+        while self._unsure:
+            key, records = self._unsure[0]
+            try:
+                self._version = await self._append(records, key)
+            except Unavailable:
+                raise
+            except DalsegnoError:
+                self._unsure.popleft()
+                if not self._unsure:  # the caller's own; whoever brought one before it was told that nobody knows
+                    raise
             else:
-                self._version = await self._log.append(self.session, records, expect=self._version, key=key)
-            jobs.fold(records, self.job)
+                self._unsure.popleft()
+                jobs.fold(records, self.job)
+
+    async def _append(self, records: Sequence[JsonObject], key: str) -> int:
+        for pause in PAUSES_SECONDS:
+            with suppress(Unavailable):
+                return await self._log.append(self.session, records, expect=self._version, key=key)
+            await asyncio.sleep(pause)
+        return await self._log.append(self.session, records, expect=self._version, key=key)
+
+    async def _settled(self) -> None:
+        async with self._lock:
+            await self._settle()
 
     async def _read(self) -> None:
         while (found := await self._log.read(self.session, after=self._version)).last != self._version:
@@ -92,11 +121,14 @@ class Pen:
             self._version = found.last
 
     async def leave(self, *records: JsonObject, doubt: str = "") -> None:
-        """Write the last records, and let the job go."""
+        """Write the last records, and let the job go. When the log does not answer, it is let go as soon as it does."""
         try:
             await self.write(*records, jobs.left(self._owner, doubt=doubt))
         finally:
-            self._presence.drop(self._owner)
+            if self._unsure:
+                self._presence.linger(self._owner, self._settled)
+            else:
+                self._presence.drop(self._owner)
 
 
 class Job:
@@ -106,6 +138,7 @@ class Job:
 
     def __init__(self, pen: Pen) -> None:
         self._pen = pen
+        self._under_way: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
 
     @property
     def results(self) -> Mapping[str, Json]:
@@ -115,12 +148,21 @@ class Job:
     async def step(self, name: str, function: Callable[..., Awaitable[R]], *arguments: Any) -> R:
         """What the step of that name came to: from the record, else by calling `function`, whose JSON is recorded.
 
-        A crash in the middle of a step runs it again. What it raises is not recorded. Steps may run side by side.
+        A crash in the middle of a step runs it again. What it raises is not recorded. Steps may run side by side; one
+        that is asked for while it runs waits for what it comes to.
         """
-        if name not in self._pen.job.results:
-            result = checked(await function(*arguments))
-            await self._pen.write(jobs.recorded(name, result))
-        return cast(R, self._pen.job.results[name])
+        results, within = self._pen.job.results, _WITHIN.get()
+        if name not in results and (self, name) in within:
+            raise DalsegnoError(f"step {name!r} asks for itself")
+        async with self._under_way[name]:
+            if name not in results:
+                token = _WITHIN.set(within | {(self, name)})
+                try:
+                    result = checked(await function(*arguments))
+                finally:
+                    _WITHIN.reset(token)
+                await self._pen.write(jobs.recorded(name, result))
+            return cast(R, results[name])
 
 
 @asynccontextmanager

@@ -16,8 +16,8 @@ from dalsegno.core.session import Session
 from dalsegno.errors import LeaseLost, Refused, Unavailable, Unreadable
 from dalsegno.ports import Log, Ref, Warm
 from dalsegno.runtime.decided import result_of
+from dalsegno.runtime.reading import pages
 
-READ_EVENTS = 1000
 What = Literal["moved", "there", "buried", "movable", "busy", "unavailable", "failed"]
 
 
@@ -155,15 +155,7 @@ class Mover:
 
 
 async def _read(log: Log, ref: Ref, *, through: int, after: int = 0) -> Sequence[Event]:
-    """The events behind `after`, up to number `through`."""
-    found: list[Event] = []
-    while after < through:
-        events = await log.read(ref, after=after, limit=min(READ_EVENTS, through - after))
-        if not events or events[0].seq != after + 1:
-            raise Unreadable(f"session {ref.id}: its log has no event {after + 1}")
-        found += events
-        after = events[-1].seq
-    return found
+    return [event async for page in pages(log.read, ref, through=through, after=after) for event in page]
 
 
 def _report(what: What, ref: Ref, luggage: Luggage) -> Report:

@@ -8,14 +8,17 @@ import asyncio
 from collections.abc import Sequence
 from functools import partial
 
+from dalsegno.core import codec
 from dalsegno.core.append import Draft
 from dalsegno.core.event import Event, ItemDone
 from dalsegno.core.json import JsonObject
+from dalsegno.errors import Refused
 from dalsegno.runtime.patience import patiently
 from dalsegno.runtime.recorder import Recorder
 from dalsegno.runtime.steps import Speaker
 
 ALONE_SECONDS = 0.05
+NOTE_BYTES_MAX = 16 * 1024 * 1024
 
 
 class Notes:
@@ -32,10 +35,16 @@ class Notes:
         return self._recorder.session.hidden
 
     def keep(self, item: JsonObject) -> None:
-        """Record an item of a type of our own. It is given an id."""
+        """Record an item of a type of our own. It is given an id.
+
+        What no log can hold is an error here, and not for whoever writes next; `Refused` if it is too large.
+        """
         recorder = self._recorder
         named = {**item, "id": self._speaker.new_id(str(item["type"]))}
-        recorder.notes.append(Draft(ItemDone(named), recorder.lease.turn))
+        draft = Draft(ItemDone(named), recorder.lease.turn)
+        if len(codec.encode(draft.data)) > NOTE_BYTES_MAX:
+            raise Refused("too_large", f"a note has at most {NOTE_BYTES_MAX} bytes")
+        recorder.notes.append(draft)
         if self._timer is None:
             self._timer = asyncio.get_running_loop().call_later(ALONE_SECONDS, self._write)
 

@@ -8,6 +8,7 @@ import asyncio
 import inspect
 import random
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from datetime import timedelta
 from functools import update_wrapper
 from typing import Generic, ParamSpec, Protocol, TypeVar, cast
@@ -19,7 +20,7 @@ from dalsegno.core.effect import DidNotHappen, Finding, Happened
 from dalsegno.core.event import EffectClass
 from dalsegno.core.ids import short_hash
 from dalsegno.core.json import canonical, checked, clean_text
-from dalsegno.errors import ConfigError, Conflict, InDoubt, NotDone, Refused
+from dalsegno.errors import ConfigError, Conflict, InDoubt, NotDone, Refused, Unavailable
 from dalsegno.runtime.blame import words
 from dalsegno.runtime.job import Pen
 
@@ -106,21 +107,20 @@ class Once(Generic[P, R]):
         try:
             returned = await self._function(*args, **kwargs)
         except BaseException as error:
-            nothing = isinstance(error, NotDone)
-            await pen.leave(
-                doubt="" if nothing else clean_text(f"it raised {type(error).__name__}: {words(error)}")[:500]
-            )
+            doubt = f"it raised {type(error).__name__}: {words(error)}"
+            with suppress(Conflict, Unavailable):
+                await pen.leave(doubt="" if isinstance(error, NotDone) else clean_text(doubt)[:500])
             raise
         try:
             result = checked(returned)
-        except Refused as error:  # it happened all the same
-            await pen.leave(doubt=f"what it returned cannot be recorded: {error}"[:500])
-            raise
-        try:
             await pen.leave(jobs.recorded(jobs.RESULT, result))
         except Conflict:
             # We were taken for dead meanwhile: what is on record counts, and not what we did.
             return await self(*args, **kwargs)
+        except Refused as error:  # it happened all the same
+            with suppress(Conflict, Unavailable):
+                await pen.leave(doubt=f"what it returned cannot be recorded: {error}"[:500])
+            raise
         return cast(R, result)
 
     def _session(self, *args: P.args, **kwargs: P.kwargs) -> str:

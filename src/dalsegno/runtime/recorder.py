@@ -25,8 +25,8 @@ from dalsegno.runtime.hub import Hub, nothing
 from dalsegno.runtime.patience import PAUSES_SECONDS, patiently
 
 READ_EVENTS = 500
-FLUSH_ROUNDS = 4
-"""Rounds of the loop that a deferred draft waits: as many as it takes from an agent's last word to its turn's end."""
+FLUSH_SECONDS, FLUSH_ROUNDS = 0.005, 4
+"""A deferred draft waits so long, and then rounds of a busy loop: from an agent's last word to its turn's end."""
 BESIDE_SECONDS = 0.5
 CLIENT_EVENTS = frozenset({"turn.created", "turn.input", "session.updated", "session.deleted"})
 
@@ -55,10 +55,9 @@ class Recorder:
         self.session = session
         self.transcript = transcript
         self.journal = Journal()
-        self.lost = False
-        self.parked = False
-        self.closed = False
-        """Whether the agent's run has ended: what it left behind begins nothing any more."""
+        self.lost = self.parked = self.closed = self.over = False
+        """Fenced off; waiting for somebody; its agent's run has ended, and what that left behind begins nothing; all of
+        the turn is over here, and its transcript somebody else's."""
         self.last = 0
         """The last event that was written for the turn, under any lease."""
         self.on_news: Callable[[], None] = nothing
@@ -91,7 +90,9 @@ class Recorder:
                 self.last = event.seq
 
     def note(self, events: Sequence[Event]) -> None:
-        """Fold events in, in `seq` order; known ones are passed over."""
+        """Fold events in, in `seq` order; known ones are passed over, and all when the turn is over."""
+        if self.over:
+            return
         fresh = [event for event in events if event.seq > self.transcript.head]
         for event in fresh:
             self.transcript.add(event)
@@ -135,11 +136,11 @@ class Recorder:
                     self._stale = True
 
     def defer(self, drafts: Sequence[Draft]) -> None:
-        """Write these with the next append, or when the loop has come round `FLUSH_ROUNDS` times without one."""
+        """Write these with the next append, or soon without one."""
         self._check(drafts)
         self._queue.extend(drafts)
         if drafts:
-            self._flush_soon(FLUSH_ROUNDS)
+            asyncio.get_running_loop().call_later(FLUSH_SECONDS, self._flush_soon, FLUSH_ROUNDS)
 
     async def append(self, drafts: Sequence[Draft], *, then: Then = "hold", seen: int | None = None) -> Appended | None:
         """Write drafts of this turn, and those deferred before. Raises `LeaseLost`.
@@ -265,7 +266,7 @@ class Recorder:
         return decision.result
 
     async def _read_on(self) -> None:
-        while events := await self.log.read(self.ref, after=self.head, limit=READ_EVENTS):
+        while not self.over and (events := await self.log.read(self.ref, after=self.head, limit=READ_EVENTS)):
             self.note(events)
 
     def _check(self, drafts: Sequence[Draft]) -> None:

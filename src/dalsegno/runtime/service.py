@@ -3,7 +3,7 @@ directly.
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from datetime import timedelta
 from functools import partial
 
@@ -32,11 +32,10 @@ from dalsegno.ports import Blobs, Ids, Page, Query, Ref, Warm
 from dalsegno.runtime.decided import result_of
 from dalsegno.runtime.feed import Feed
 from dalsegno.runtime.health import Health, is_ready, look
+from dalsegno.runtime.reading import pages
 from dalsegno.runtime.replica import Replica
 from dalsegno.runtime.stream import Stream, open_stream
 from dalsegno.runtime.watch import Watches
-
-READ_EVENTS = 1000
 
 
 class Service:
@@ -97,7 +96,7 @@ class Service:
         upto = parent.head if at is None else at
         if not 1 <= upto <= parent.head:
             raise Refused("invalid_request", f"`at` must be an event of the session: 1 to {parent.head}")
-        events = [event async for event in self._whole(ref, upto)]
+        events = [event async for page in pages(self._read, ref, through=upto) for event in page]
         fork = Ref(ref.tenant, self._ids.session())
         self._refuse_new()
         first = SessionCreated(parent.agent, parent.user, parent.metadata, Origin(ref.id, upto))
@@ -147,12 +146,7 @@ class Service:
         first = self._number(session, turn)
         if wait and (running := session.turn(first)) is not None and running.state != "waiting":
             session = await self._wait(ref, session, first, wait)
-        events: list[Event] = []
-        async for event in self._whole(ref, session.head, after=first - 1):
-            if event.turn == first:
-                events.append(event)
-                if event.type in TERMINAL:
-                    break
+        events = await self._of_turn(ref, first, session)
         if not events:
             raise Refused("not_found", "no such turn in this session")
         return view(session, first, await self._with_texts(ref, events))
@@ -227,13 +221,24 @@ class Service:
             raise Refused("not_found", "no such turn in this session")
         return number
 
+    async def _of_turn(self, ref: Ref, first: int, session: Session) -> Sequence[Event]:
+        """The events of the turn that began at `first`: nothing behind its end is read."""
+        found: list[Event] = []
+        async for page in pages(self._read, ref, through=session.head, after=first - 1):
+            for event in page:
+                if event.turn == first:
+                    found.append(event)
+                    if event.type in TERMINAL:
+                        return found
+                elif event.seq == first:
+                    return found  # no turn begins there
+        return found
+
     async def _last(self, ref: Ref, first: int, session: Session) -> int:
         """The number of an ended turn's last event."""
-        async for event in self._whole(ref, session.head, after=first - 1):
-            if event.seq == first and event.type != "turn.created":
-                break
-            if event.turn == first and event.type in TERMINAL:
-                return event.seq
+        events = await self._of_turn(ref, first, session)
+        if events and events[-1].type in TERMINAL:
+            return events[-1].seq
         raise Refused("not_found", "no such turn in this session")
 
     async def _wait(self, ref: Ref, session: Session, first: int, wait: timedelta) -> Session:
@@ -274,16 +279,6 @@ class Service:
         except Unreadable:
             await self.get(ref)  # it may have been deleted meanwhile
             raise
-
-    async def _whole(self, ref: Ref, upto: int, *, after: int = 0) -> AsyncIterator[Event]:
-        while after < upto:
-            events = await self._read(ref, after=after, limit=READ_EVENTS)
-            if not events:
-                raise Unreadable(f"session {ref.id} ends at {after}, not at {upto}")
-            for event in events:
-                if event.seq <= upto:
-                    yield event
-            after = events[-1].seq
 
     async def _copy_artifacts(self, source: Ref, target: Ref, artifacts: Iterable[Artifact]) -> None:
         for artifact in artifacts:

@@ -20,6 +20,7 @@ from dalsegno.runtime.recorder import Recorder
 from dalsegno.runtime.texts import Texts
 
 Intent = Callable[[JsonObject], ToolIntent]
+Model = Callable[[], AsyncGenerator[Part]]
 Publish = Callable[[Generation, tuple[Piece, ...] | Diverged], Awaitable[None]]
 
 
@@ -53,21 +54,21 @@ class Speaker:
         self._open = Generation(turn=self._recorder.lease.turn, base=base, carried=pieces)
 
     async def speak(
-        self, parts: AsyncGenerator[Part], *, key: str, through: int, inside: str | None = None
+        self, model: Model, *, key: str, through: int, inside: str | None = None, label: str | None = None
     ) -> tuple[JsonObject, ...]:
         """Carry one model call through: publish, then record its items and intents in one commit.
 
         One call at a time is streamed; what others say meanwhile, and what is said inside a call, is recorded whole,
-        when it is done.
+        when it is done. `model` is called once `prefix` is that call's.
         """
         if self._speaking is not None or inside is not None:
             generation, publish = self._generation(), _keep
-            return await self._listen(parts, generation, publish, StepRecord((), through, inside=inside), key=key)
+            return await self._listen(model(), generation, publish, StepRecord((), through, inside=inside), key=key)
         self._speaking = asyncio.current_task()
         try:
             generation = self._open = self._open or self._generation()
-            generation.retry()
-            return await self._listen(parts, generation, self._publish, StepRecord((), through), key=key)
+            generation.ask(label or key)
+            return await self._listen(model(), generation, self._publish, StepRecord((), through), key=key)
         finally:
             self._speaking = None
 
@@ -105,9 +106,9 @@ class Speaker:
 
     @property
     def prefix(self) -> str:
-        """The beginning of a message that readers have been shown, and that no log has yet."""
-        mine = self._speaking in (None, asyncio.current_task())
-        return "" if self._open is None or not mine else self._open.prefix
+        """The beginning of a message that readers have been shown, and that no log has yet; for its own model only."""
+        mine = self._speaking is not None and self._speaking is asyncio.current_task()
+        return self._open.prefix if self._open is not None and mine else ""
 
     def _apart(self, item: JsonObject) -> JsonObject:
         """A call under an id of its own: effects are told apart by it, and others may have taken it meanwhile."""
@@ -121,9 +122,14 @@ class Speaker:
 
     async def abandon(self) -> list[Draft]:
         """Drafts that close what was published and will not be finished."""
-        generation, self._open = self._open, None
+        drafts, self._open = self.unfinished, None
         self._publisher.close()
-        return [] if generation is None else self._incomplete(generation.abandon())
+        return drafts
+
+    @property
+    def unfinished(self) -> list[Draft]:
+        """The same, as long as it may still be gone on with."""
+        return [] if self._open is None else self._incomplete(self._open.abandon())
 
     async def _publish(self, generation: Generation, pieces: tuple[Piece, ...] | Diverged) -> None:
         if isinstance(pieces, Diverged):

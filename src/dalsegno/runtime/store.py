@@ -98,7 +98,9 @@ class Store:
         self._eraser = Eraser(shelves.warm, shelves.cold, self._near, shelves.hot)
 
     def id_of(self, session: str) -> str:
-        """The id that the session has everywhere else. The id of a name is always the same, in every store."""
+        """The id that the session has everywhere else. The id of a name is always the same, in every store: whoever
+        knows the name knows the id. No id lets anybody in; the tenant does.
+        """
         return session_named(session)
 
     async def load(self, session: str) -> Loaded:

@@ -100,12 +100,16 @@ async def run_turn(lease: Lease, session: Session, written: Sequence[Event], aro
         seen: int | None = -1
         while ended is None:
             end = running.saga.begun or await think(running, around)
-            recorder.defer(await running.speaker.abandon())
+            if not isinstance(end, TurnCompleted):
+                recorder.defer(await running.speaker.abandon())
             end = await running.saga.conclude(end)
             seen = turn.seen if isinstance(end, TurnCompleted) and turn.seen != seen else None
-            ended = await recorder.append([Draft(end, lease.turn)], then="take", seen=seen)
+            # what a predecessor showed of a step is closed with the end, since only now nobody goes on with it
+            last = [*running.speaker.unfinished, Draft(end, lease.turn)]
+            ended = await recorder.append(last, then="take", seen=seen)
             if ended is None:  # a message joined the turn as it was ending, and the agent goes on; or a cancel did
                 await recorder.settle()
+        await running.speaker.abandon()
     except HandedOver:
         recorder.defer(await running.speaker.abandon())
         await recorder.append((), then="release")
@@ -116,6 +120,7 @@ async def run_turn(lease: Lease, session: Session, written: Sequence[Event], aro
         log.debug("turn %s of session %s is parked", lease.turn, lease.session)
     finally:
         around.tiers.hub.unwatch(recorder.ref, recorder.poke)
+        recorder.over = True
     if not recorder.lost:
         around.contexts.give_back(recorder.ref, recorder.transcript)
     return None if ended is None else ended.lease

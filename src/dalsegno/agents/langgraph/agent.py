@@ -22,11 +22,12 @@ from dalsegno.agents.langgraph.conversation import joined, messages_of, missing,
 from dalsegno.agents.langgraph.interrupts import answers, approved, is_stopped
 from dalsegno.agents.langgraph.journal import Journal
 from dalsegno.agents.langgraph.messages import messages
+from dalsegno.agents.langgraph.prefill import Prefill
+from dalsegno.agents.langgraph.readings import Readings
 from dalsegno.agents.langgraph.rollback import roll_back
 from dalsegno.agents.langgraph.saver import Checkpointer
 from dalsegno.agents.langgraph.seam import install, journaled
 from dalsegno.agents.langgraph.serde import serde_of
-from dalsegno.agents.langgraph.thread_of_turn import TurnThreads
 from dalsegno.agents.langgraph.tools import declared, tools_in
 from dalsegno.agents.turn import Turn
 from dalsegno.core.json import JsonObject
@@ -55,24 +56,31 @@ class LangGraphAgent:
         self,
         graph: Graph,
         *,
-        name: str = "default",
         input: Input | None = None,
         output: Output | None = None,
         config: Mapping[str, Any] | Callable[[Turn], Mapping[str, Any]] | None = None,
         tools: Sequence[BaseTool] = (),
+        prefill: Prefill | None = None,
     ) -> None:
         """`input` maps messages to what the graph takes, for a state without `messages`; `output` maps the state at the
         end to what is said. `config` is merged into each run's (`recursion_limit`, `configurable`, `callbacks`, and
         `context` for graphs with a context schema), or makes it of the turn, in the same way for each attempt.
-        `tools` names those that cannot be found in the graph's nodes. Raises `ConfigError`.
+        `tools` names those that cannot be found in the graph's nodes.
+
+        `prefill`: when a replica dies in the middle of an answer, give the model the beginning that readers were shown
+        and let it go on from there, with these options besides (`{}` = none), or those that a function says of the
+        model (None = it cannot). Only for models that can: the answer is otherwise given again, and its repetition kept
+        from readers. Raises `ConfigError`.
         """
         self._graph = graph
-        self._name = name
+        self._name = "default"
         self._input = input or _default_input(graph)
         self._output = output
         self._config = config or {}
         self._tools = {**tools_in(graph), **{tool.name: declared(tool) for tool in tools}}
         self._serde = serde_of(graph)
+        self._prefill = prefill
+        self._readings = Readings()
         install()
 
     @property
@@ -92,9 +100,9 @@ class LangGraphAgent:
         # this run may be the turn's second in this process, and all that a run knows is in the log
         await turn.notes.settle()
         await turn.perform((), tools=tuple(self._tools.values()))
-        saver, serde = Checkpointer(TurnThreads(turn), serde=self._serde), self._serde
+        saver, serde = Checkpointer(await self._readings.open(turn), serde=self._serde), self._serde
         graph = self._graph.copy({"checkpointer": saver})
-        journal, opening = Journal(turn, self._tools, serde), turn.opening.items
+        journal, opening = Journal(turn, self._tools, serde, prefill=self._prefill), turn.opening.items
         with journaled(journal):
             await roll_back(saver, turn, key=TURN)
             state = await graph.aget_state(self._configured(turn, 0))
@@ -150,7 +158,7 @@ def adapt(found: Any, *, name: str) -> LangGraphAgent:
     if isinstance(found, LangGraphAgent):
         return found.named(name)
     if isinstance(found, Pregel):
-        return LangGraphAgent(found, name=name)
+        return LangGraphAgent(found).named(name)
     if hasattr(found, "compile"):
         raise TypeError("a graph is served compiled: graph = builder.compile()")
     raise TypeError(f"a {type(found).__name__} is no compiled graph")

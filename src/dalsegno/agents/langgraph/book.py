@@ -47,6 +47,16 @@ class Ledger(Protocol):
         ...
 
 
+class Reading(msgspec.Struct, frozen=True):
+    """What a book has read of its ledger, up to event `head`."""
+
+    thread: Thread
+    packer: Packer
+    head: int
+    since: int
+    complete: bool
+
+
 class _Job(msgspec.Struct):
     make: Make
     done: "asyncio.Future[None]"
@@ -68,6 +78,15 @@ class Book:
         self._since = 0
         self._look_at = REPEAT_BYTES_MIN
         self._complete = True
+
+    def reading(self) -> Reading:
+        """What was read; nothing that is written from now on changes it."""
+        return Reading(self.thread.copy(), self._packer.copy(), self.head, self._since, self._complete)
+
+    def go_on(self, reading: Reading) -> None:
+        """Read only what follows. Nobody else may use `reading` any more."""
+        self.thread, self._packer, self.head = reading.thread, reading.packer, reading.head
+        self._since, self._complete = reading.since, reading.complete
 
     async def refresh(self) -> Thread:
         """The thread as the log has it now, from the last page that needs none before it."""
@@ -129,11 +148,16 @@ class Book:
             after = max(0, until - look)
             found, _ = await self._ledger.read(after, until - after)
             if found:
-                return max(0, page_of(found[-1][1]).since - 1)
+                self._since = page_of(found[-1][1]).since
+                return max(0, self._since - 1)
             until, look = after, look * 4
         return 0
 
     def _take(self, seq: int, page: Page) -> None:
+        if page.since < self._since:
+            return  # the turn that repeated what is wanted had written this before, and it needs what is not read
+        if page.since > self._since and not self._complete:
+            self.thread = Thread()  # a reader who begins now begins here
         for record in self._packer.unpack(page):
             self.thread.apply(record, at=seq)
         self._since = page.since
@@ -175,6 +199,8 @@ class Book:
         if self._is_mostly_past():
             self._since = self.head + 1
             repeated = self.thread.repeat(self.thread.lasting())
+            for one in repeated:
+                self.thread.apply(one, at=self._since)
             made.items.append(page_item(self._packer.begin(repeated, since=self._since)))
             self._look_at = REPEAT_BYTES_MIN
         at, records = self.head + len(made.items) + 1, list[Record]()

@@ -22,14 +22,16 @@ from dalsegno.agents.current import carrying_out, current_call
 from dalsegno.agents.langgraph.claims import Claims
 from dalsegno.agents.langgraph.listener import Listener, listened, parts_of
 from dalsegno.agents.langgraph.messages import answer, packed, rest_of, tool_message, unpacked
+from dalsegno.agents.langgraph.prefill import Prefill, Rest, continuing
 from dalsegno.agents.langgraph.raised import raised_again, raised_details
+from dalsegno.agents.langgraph.request import Request
 from dalsegno.agents.langgraph.threads import Lend, Thread
 from dalsegno.agents.langgraph.tools import declared
 from dalsegno.agents.turn import Turn
 from dalsegno.core.ids import short_hash
 from dalsegno.core.item import CALL
 from dalsegno.core.json import JsonObject
-from dalsegno.core.part import Detail, Part, ToolCall, Usage
+from dalsegno.core.part import Continue, Detail, Part, ToolCall, Usage
 from dalsegno.errors import DalsegnoError, PlatformSignal
 from dalsegno.ports import Call, DidNotHappen, Output, Tool
 
@@ -39,7 +41,7 @@ OTHERWISE = (
     "whether it is the same call cannot be known, so neither was made. What is made by chance belongs in `step()`"
 )
 PLAIN = (str, int, float, bool, list, dict)
-Generate = Callable[[AsyncCallbackManagerForLLMRun | None], Awaitable[ChatResult]]
+Generate = Callable[[Request, AsyncCallbackManagerForLLMRun | None], Awaitable[ChatResult]]
 
 
 class Left(PlatformSignal):
@@ -50,29 +52,44 @@ class Left(PlatformSignal):
         self.reason = reason
 
 
+class NotContinued(Exception):
+    """A model that was given the beginning of its answer refused, before it said anything."""
+
+
 class Journal:
     """One run of a graph, as the seams in LangChain see it."""
 
-    def __init__(self, turn: Turn, tools: dict[str, Tool], serde: SerializerProtocol) -> None:
+    def __init__(
+        self, turn: Turn, tools: dict[str, Tool], serde: SerializerProtocol, *, prefill: Prefill | None = None
+    ) -> None:
         self.turn = turn
         self.said: list[BaseMessage] = []
         """What models answered in this run, or had answered."""
         self._tools = tools
         self._serde = serde
+        self._prefill = prefill
         self._loop = asyncio.get_running_loop()
         self._bridged: set[Any] = set()
         self._claims = Claims(turn.notes.steps)
 
-    async def model(self, asked: Any, generate: Generate, manager: AsyncCallbackManagerForLLMRun | None) -> ChatResult:
+    async def model(
+        self, request: Request, generate: Generate, manager: AsyncCallbackManagerForLLMRun | None
+    ) -> ChatResult:
         """A model call as a step: its answer comes from the record, or goes there while readers see it grow."""
-        name = await self._claims.name(f"model{place()}", asked)
+        name = await self._claims.name(f"model{place()}", request.words)
+        # a task has another id in each attempt until its checkpoint is on record; what it asks is the same
+        ask = partial(
+            self.turn.generate,
+            tools=tuple(self._tools.values()),
+            name=name,
+            inside=_inside(),
+            label=name.rpartition(":")[2],
+        )
         with self._claims.taken(name):
-            reply = await self.turn.generate(
-                lambda context: self._speak(generate, manager),
-                tools=tuple(self._tools.values()),
-                name=name,
-                inside=_inside(),
-            )
+            try:
+                reply = await ask(lambda context: self._speak(request, generate, manager, self._prefill))
+            except NotContinued:
+                reply = await ask(lambda context: self._speak(request, generate, manager, None))
         message = answer(reply.items, self._serde)
         self.said.append(message)
         return ChatResult(generations=[ChatGeneration(message=message)])
@@ -174,22 +191,36 @@ class Journal:
             raise DalsegnoError(f"what tool {tool.name} returned cannot be kept: {error}") from error
         return Output(text, details, "incomplete" if status == "error" else "completed")
 
-    async def _speak(self, generate: Generate, manager: AsyncCallbackManagerForLLMRun | None) -> AsyncGenerator[Part]:
-        heard = Listener()
-        work = asyncio.ensure_future(generate(listened(manager, heard)))
-        work.add_done_callback(lambda done: heard.parts.put_nowait(None))
-        spoken = False
+    async def _speak(
+        self,
+        request: Request,
+        generate: Generate,
+        manager: AsyncCallbackManagerForLLMRun | None,
+        prefill: Prefill | None,
+    ) -> AsyncGenerator[Part]:
+        prefix = self.turn.prefix
+        further = continuing(request, prefix, prefill)
+        if further is not None:
+            yield Continue()
+        rest, spoken, heard = Rest("" if further is None else prefix), False, Listener()
+        work = asyncio.ensure_future(generate(further or request, listened(manager, heard)))
+        work.add_done_callback(heard.end)
         try:
-            while (part := await heard.parts.get()) is not None:
-                spoken = True
-                yield part
+            async for said in heard.batches():
+                for part in said:
+                    spoken = True
+                    yield rest.hear(part)
             message = cast(AIMessage, (await work).generations[0].message)
+        except Exception as error:
+            if further is None or spoken:
+                raise
+            raise NotContinued from error
         finally:
             if not work.done():
                 work.cancel()
-        if not spoken:
-            for part in parts_of(message):
-                yield part
+        for part in () if spoken else parts_of(message):
+            yield rest.hear(part)
+        message = rest.whole(message)
         for call in (*message.tool_calls, *message.invalid_tool_calls):
             yield ToolCall(call["name"] or "", cast(Any, call["args"]) or "{}", call["id"] or "")
         if message.usage_metadata:

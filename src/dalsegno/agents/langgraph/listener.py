@@ -1,6 +1,8 @@
 """Hearing what a chat model says while it says it."""
 
 import asyncio
+from collections.abc import AsyncGenerator
+from contextlib import suppress
 from typing import Any, cast
 
 from langchain_core.callbacks import AsyncCallbackHandler, AsyncCallbackManagerForLLMRun
@@ -10,6 +12,9 @@ from langchain_core.tracers._streaming import _StreamingCallbackHandler
 
 from dalsegno.core.part import Part, Thought
 
+PACE_SECONDS = 0.002
+"""Between two batches of what a model says: each costs some rounds of the loop, however much it is."""
+
 
 class Listener(AsyncCallbackHandler, _StreamingCallbackHandler[Any]):
     """Hears what a model says as it says it. Its presence makes a model stream that can."""
@@ -17,7 +22,24 @@ class Listener(AsyncCallbackHandler, _StreamingCallbackHandler[Any]):
     run_inline = True
 
     def __init__(self) -> None:
-        self.parts: asyncio.Queue[Part | None] = asyncio.Queue()
+        self._parts: list[Part] = []
+        self._something, self._over = asyncio.Event(), asyncio.Event()
+
+    def end(self, _: object = None) -> None:
+        """Nothing more comes."""
+        self._over.set()
+        self._something.set()
+
+    async def batches(self) -> AsyncGenerator[list[Part], None]:
+        """What was said since, again and again until the end."""
+        while not self._over.is_set() or self._parts:
+            await self._something.wait()
+            self._something.clear()
+            said, self._parts = self._parts, []
+            yield said
+            with suppress(TimeoutError):
+                async with asyncio.timeout(PACE_SECONDS):
+                    await self._over.wait()
 
     async def on_llm_new_token(
         self, token: Any, *, chunk: GenerationChunk | ChatGenerationChunk | None = None, **kwargs: Any
@@ -26,7 +48,11 @@ class Listener(AsyncCallbackHandler, _StreamingCallbackHandler[Any]):
         message = getattr(chunk, "message", None)
         if isinstance(message, AIMessageChunk):
             for part in parts_of(message):
-                self.parts.put_nowait(part)
+                if self._parts and isinstance(part, str) and isinstance(self._parts[-1], str):
+                    self._parts[-1] += part
+                else:
+                    self._parts.append(part)
+            self._something.set()
 
     def tap_output_aiter(self, run_id: Any, output: Any) -> Any:
         """As it comes."""

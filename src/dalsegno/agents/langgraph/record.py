@@ -155,6 +155,12 @@ class Packer:
         self.size = 0
         """The records, as bytes, since the last page that needs none before it."""
 
+    def copy(self) -> "Packer":
+        """The same, whatever this one packs from now on."""
+        copied = Packer()
+        copied._said, copied.size = self._said, self.size
+        return copied
+
     def begin(self, records: Sequence[Record], *, since: int) -> Page:
         """A page that needs none before it."""
         self._forget()

@@ -6,16 +6,17 @@ its two base classes are wrapped, once a process, when the first graph is served
 """
 
 import functools
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import Any, TypeVar
 
 from langchain_core.language_models.chat_models import BaseChatModel
-from langchain_core.messages import AIMessage, AIMessageChunk, BaseMessage
+from langchain_core.messages import AIMessage, AIMessageChunk
 from langchain_core.tools import BaseTool
 
 from dalsegno.agents.langgraph.journal import Journal
+from dalsegno.agents.langgraph.request import Request
 
 _CURRENT: ContextVar[Journal | None] = ContextVar("dalsegno_langgraph", default=None)
 T = TypeVar("T")
@@ -70,8 +71,7 @@ def _agenerate(original: Any) -> Any:
         journal = current()
         if journal is None:
             return await original(self, messages, stop, run_manager, **kwargs)
-        ask = functools.partial(original, self, messages, stop, **kwargs)
-        return await journal.model(asked(messages, stop), lambda manager: ask(run_manager=manager), run_manager)
+        return await journal.model(Request(self, messages, stop, kwargs), _asking(original), run_manager)
 
     return wrapped
 
@@ -81,22 +81,28 @@ def _generate(original: Any) -> Any:
         journal = current()
         if journal is None:
             return original(self, messages, stop, run_manager, **kwargs)
-        what = asked(messages, stop)
+        request = Request(self, messages, stop, kwargs)
         if not _is_async(self):
-            ask = functools.partial(original, self, messages, stop, None, **kwargs)
-            return journal.wait(lambda lend: journal.model(what, lambda manager: lend(ask), None))
-        asking = BaseChatModel._agenerate_with_cache.__wrapped__  # type: ignore[attr-defined]
+            ask = _asking(original)
+            return journal.wait(
+                lambda lend: journal.model(
+                    request, lambda what, manager: lend(functools.partial(ask, what, None)), None
+                )
+            )
         # the answer is asked for on the loop; the thread's own callbacks see its beginning and its end
-        return journal.wait(
-            lambda lend: journal.model(what, lambda manager: asking(self, messages, stop, manager, **kwargs), None)
-        )
+        asking = _asking(BaseChatModel._agenerate_with_cache.__wrapped__)  # type: ignore[attr-defined]
+        return journal.wait(lambda lend: journal.model(request, asking, None))
 
     return wrapped
 
 
-def asked(messages: Sequence[BaseMessage], stop: Any) -> list[Any]:
-    """What a model is asked, without the ids that messages are given on the way."""
-    return [[said.type, said.content, getattr(said, "tool_calls", None)] for said in messages] + [stop]
+def _asking(original: Any) -> Any:
+    """LangChain's own method, given a request."""
+
+    def ask(request: Request, manager: Any) -> Any:
+        return original(request.model, request.messages, request.stop, manager, **request.options)
+
+    return ask
 
 
 def _astream(original: Any) -> Any:

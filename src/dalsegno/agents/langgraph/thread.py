@@ -93,6 +93,16 @@ class Thread:
         self._newest: dict[str, str] = {}
         self._writes: dict[Name, dict[tuple[str, int], tuple[str, Slot]]] = {}
         self._mark = Mark("", 0, 0)
+        self._past: set[Name] = set()
+        """Checkpoints that a reader of the newest pages does not see."""
+
+    def copy(self) -> "Thread":
+        """The same, whatever is applied to this one from now on."""
+        copied = Thread()
+        copied._checkpoints, copied._newest = dict(self._checkpoints), dict(self._newest)
+        copied._writes = {name: dict(writes) for name, writes in self._writes.items()}
+        copied._mark, copied._past = self._mark, set(self._past)
+        return copied
 
     def apply(self, record: Record, *, at: int) -> None:
         """Take one more record into account; it stands at event `at`. Raises `Unreadable` for one that cannot stand
@@ -111,8 +121,12 @@ class Thread:
                 self._drop(record.ids)
             case Mark():
                 self._mark = record
+                self._past = set(self._checkpoints)  # a repetition begins
             case _:
                 assert_never(record)
+
+    def __len__(self) -> int:
+        return len(self._checkpoints)
 
     def foreign(self, by: str) -> int:
         """The last event that holds a record of anybody else's."""
@@ -138,8 +152,9 @@ class Thread:
         return [(task, writes[task, index][1]) for _, task, index in ordered]
 
     def put(self, given: Given, *, by: str) -> Put:
-        """The record of a checkpoint: what differs from its parent, if that is known here."""
-        parent = None if given.parent is None else self._checkpoints.get((given.ns, given.parent))
+        """The record of a checkpoint: what differs from its parent, if that is known to readers of the newest pages."""
+        name = (given.ns, given.parent or "")
+        parent = None if name in self._past else self._checkpoints.get(name)
         before = parent or Checkpoint(given.ns, "", None, given.metadata, given.rest, {}, {}, {})
         unseen = tuple(
             node
@@ -219,10 +234,11 @@ class Thread:
         return [Writes(ns, checkpoint, "", task, path, (slot,)) for (task, _), (path, slot) in writes.items()]
 
     def lasting(self) -> list[Name]:
-        """The checkpoints that a run may go on from: the newest of each namespace that outlives a step (those of
-        subgraphs that do not have a task's id in their names).
+        """The checkpoints that a run may go on from: the newest of each namespace that outlives a step, and of those
+        with a task's id in their names (subgraphs) if they are of the step that is under way.
         """
-        return [(ns, checkpoint) for ns, checkpoint in self._newest.items() if ":" not in ns]
+        under_way = self._newest.get("", "")
+        return [(ns, newest) for ns, newest in self._newest.items() if ":" not in ns or newest > under_way]
 
     def _put(self, record: Put) -> None:
         parent = None if record.whole or record.parent is None else self._checkpoints.get((record.ns, record.parent))
@@ -233,6 +249,7 @@ class Thread:
         values: Mapping[str, Value] = {} if parent is None else parent.values
         kept = {name: value for name, value in values.items() if name not in record.gone}
         known = {node: versions for node, versions in seen.items() if node not in record.unseen}
+        self._past.discard((record.ns, record.id))
         self._checkpoints[record.ns, record.id] = Checkpoint(
             record.ns,
             record.id,

@@ -2,13 +2,30 @@
 
 from collections.abc import AsyncIterator, Sequence
 
+import msgspec
+
 from dalsegno.agents.langgraph.book import Book, Numbered
+from dalsegno.agents.langgraph.book import Reading as Pages
 from dalsegno.agents.langgraph.record import is_page
 from dalsegno.agents.turn import Turn
 from dalsegno.core import codec
-from dalsegno.core.event import ItemDone
+from dalsegno.core.event import Event, ItemDone
 from dalsegno.core.json import JsonObject
 from dalsegno.errors import DalsegnoError
+
+CHECKPOINT_BYTES = 4 * 1024
+"""What a checkpoint takes in memory besides the values in it, roughly."""
+
+
+class Reading(msgspec.Struct, frozen=True):
+    """What was read of a session's thread, and the last event that was looked at."""
+
+    pages: Pages
+    last: Event
+
+    def weight(self) -> int:
+        """How many bytes it takes, roughly."""
+        return self.pages.packer.size + CHECKPOINT_BYTES * len(self.pages.thread) + len(self.last.data)
 
 
 class TurnThreads:
@@ -17,7 +34,18 @@ class TurnThreads:
     def __init__(self, turn: Turn) -> None:
         self._session = turn.session
         self._turn = turn.id
-        self._book = Book(_TurnLedger(turn))
+        self._ledger = _TurnLedger(turn)
+        self._book = Book(self._ledger)
+
+    async def read(self, known: Reading | None) -> Reading | None:
+        """Read the thread up to where the turn found the log, from where `known` ends if the log has the same there.
+        What there is to be known now, if the session has checkpoints.
+        """
+        if known is not None and await self._ledger.has(known.last):
+            self._book.go_on(known.pages)
+        await self._book.refresh()
+        pages, last = self._book.reading(), self._ledger.last
+        return Reading(pages, last) if last is not None and last.seq == pages.head and pages.since else None
 
     def book(self, thread: str) -> Book:
         """Its book."""
@@ -44,6 +72,15 @@ class _TurnLedger:
     def __init__(self, turn: Turn) -> None:
         self._turn = turn
         self._head = turn.context.through
+        self.last: Event | None = None
+        """The last event that was looked at."""
+
+    async def has(self, event: Event) -> bool:
+        """Whether the log has that very event."""
+        if list(await self._turn.notes.read(after=event.seq - 1, limit=1)) != [event]:
+            return False
+        self.last = event
+        return True
 
     async def head(self) -> int:
         return self._head
@@ -51,6 +88,7 @@ class _TurnLedger:
     async def read(self, after: int, limit: int) -> tuple[Sequence[Numbered], int]:
         limit = min(limit, self._head - after)
         events = await self._turn.notes.read(after=after, limit=limit) if limit > 0 else ()
+        self.last = events[-1] if events else self.last
         found = [(event.seq, codec.decode(event)) for event in events if event.type == "item.done"]
         pages = [(seq, data.item) for seq, data in found if isinstance(data, ItemDone) and is_page(data.item)]
         return pages, events[-1].seq if events else after

@@ -71,10 +71,10 @@ class Run:
             prefix = self.turn.prefix if self._prefill != "never" and self.within is None else ""
             return answer(self._shown(context, asked), prefix)
 
-        offered = [*_offers(tools), *_offers(handoffs)]
+        offered = [*offers(tools), *offers(handoffs)]
         reply = await self.turn.generate(model, tools=offered, name=f"model{self.place}", inside=self.within)
         self._last = reply.calls
-        self._handoffs = {tool.name for tool in _offers(handoffs)}
+        self._handoffs = {tool.name for tool in offers(handoffs)}
         self._calls.update((str(call["call_id"]), call) for call in reply.calls)
         return response(reply.items)
 
@@ -141,7 +141,7 @@ def maybe_run() -> Run | None:
     return _CURRENT.get()
 
 
-def _offers(offered: Sequence[Any]) -> list[Tool]:
+def offers(offered: Sequence[Any]) -> list[Tool]:
     """The tools behind what a model is offered."""
     found = []
     for one in offered:

@@ -1,5 +1,6 @@
 """The agents as they are served: copies of the user's, whose models, tools, handoffs and guardrails go through the
-turn. The user's objects are not changed, but for one thing: MCP servers learn to send the key of a call along.
+turn. The user's objects are not changed, but for one thing: MCP servers learn to send the key of a call along, and
+to be connected again.
 """
 
 from collections.abc import Iterator, Mapping
@@ -13,9 +14,11 @@ from dalsegno.agents.openai_agents.guardrails import served_guardrail
 from dalsegno.agents.openai_agents.handoffs import InvokeHandoff, served_handoff
 from dalsegno.agents.openai_agents.mcp import with_key
 from dalsegno.agents.openai_agents.model import recorded
+from dalsegno.agents.openai_agents.run import offers
 from dalsegno.agents.openai_agents.tools import InvokeTool, served_tool
 from dalsegno.core.event import EffectClass
 from dalsegno.errors import ConfigError
+from dalsegno.ports import Tool
 
 LOCAL = ("ComputerTool", "LocalShellTool", "ApplyPatchTool", "CustomTool")
 """Tools that act in this process and are no functions: nothing could be promised about them."""
@@ -71,6 +74,11 @@ class Served:
         """The MCP servers of all of them."""
         found = [server for _, copy in self._copies.values() for server in copy.mcp_servers]
         return list({id(server): server for server in found}.values())
+
+    @property
+    def tools(self) -> list[Tool]:
+        """The tools and handoffs of all of them, those of MCP servers left out."""
+        return [tool for _, copy in self._copies.values() for tool in offers([*copy.tools, *copy.handoffs])]
 
     def _tool(self, tool: Any, agent: Agent[Any]) -> Any:
         if not isinstance(tool, FunctionTool):

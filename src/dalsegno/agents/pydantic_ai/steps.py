@@ -161,8 +161,9 @@ class Steps:
         return kept
 
     def prefix(self) -> str:
-        """With what the model is to begin its answer."""
-        return "" if self._prefill is None else self.turn.prefix
+        """With what the model is to begin its answer. Nothing that ends with a blank: Anthropic's models refuse it."""
+        prefix = "" if self._prefill is None else self.turn.prefix
+        return "" if prefix[-1:].isspace() else prefix
 
     def prefilled(self, settings: ModelSettings | None) -> ModelSettings | None:
         """The settings of a request that ends with the beginning of its answer."""

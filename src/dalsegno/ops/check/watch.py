@@ -35,9 +35,10 @@ from dalsegno.ops.check.talk import (
 )
 from dalsegno.ops.check.wire import Answer
 from dalsegno.ports import Agent, Call, Output, Tool, ToolFunction
-from dalsegno.runtime.handle import Model, Turn, parts
 from dalsegno.runtime.handle import Reply as ModelReply
+from dalsegno.runtime.handle import Turn
 from dalsegno.runtime.outcome import outcome_of
+from dalsegno.runtime.said import Model, parts
 
 T = TypeVar("T")
 
@@ -200,10 +201,11 @@ class WatchedTurn(Turn):
         tools: Sequence[Tool | ToolFunction] = (),
         name: str = "model",
         inside: str | None = None,
+        label: str | None = None,
     ) -> ModelReply:
         watched, offered = partial(self._watch.model, model), [self._watch.tool(tool) for tool in tools]
         with _as("model"):
-            return await super().generate(watched, tools=offered, name=name, inside=inside)
+            return await super().generate(watched, tools=offered, name=name, inside=inside, label=label)
 
     async def perform(
         self, calls: ModelReply | Sequence[JsonObject], *, tools: Sequence[Tool | ToolFunction] = ()

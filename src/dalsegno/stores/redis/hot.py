@@ -25,7 +25,7 @@ from redis.exceptions import AuthenticationError, AuthorizationError, NoScriptEr
 from dalsegno.core.stream import Piece
 from dalsegno.errors import ConfigError, LeaseLost, Unavailable
 from dalsegno.ports import Hint, OpenStep, Ref
-from dalsegno.stores.home import Home
+from dalsegno.stores.ears import Ears
 from dalsegno.stores.redis.ear import Ear
 from dalsegno.stores.redis.entries import Entries
 from dalsegno.stores.redis.line import HASTY, Manners
@@ -56,7 +56,7 @@ class RedisHot:
         self._channels = [f"{place.namespace}:{place.db}:hints:{n}".encode() for n in range(route.channels)]
         self._name = secrets.token_bytes(NAME_BYTES)
         """Begins each message, so that nobody takes its own apart: it has told itself."""
-        self._home = Home()
+        self._home = Ears[Hint]()
         self._encode = msgspec.msgpack.Encoder().encode
         self._decode = msgspec.msgpack.Decoder(tuple[Hint, ...]).decode
 

@@ -19,7 +19,7 @@ import msgspec
 from dalsegno.core.stream import Piece
 from dalsegno.errors import LeaseLost, Unavailable, Unreadable
 from dalsegno.ports import Hint, OpenStep, Ref
-from dalsegno.stores.home import Home
+from dalsegno.stores.ears import Ears
 from dalsegno.stores.sqlite.file import Gate, beside, clock_ms, prepare, translating
 from dalsegno.stores.sqlite.readers import Readers
 from dalsegno.stores.sqlite.steps import Steps
@@ -66,7 +66,7 @@ class SqliteHot:
         self._path = path
         self._tier = tier
         self._wake = wake
-        self._home = Home()
+        self._home = Ears[Hint]()
         self._lifetime = lifetime
         self._swept = self._looked = clock_ms()
         self._replacing = False

@@ -14,6 +14,8 @@ import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+from dalsegno.stores.ears import Ears
+
 PATH_BYTES_MAX = 100
 """The system takes 108 bytes, or 104, with a zero at the end."""
 HEARD_AT_ONCE = 100
@@ -28,7 +30,7 @@ class Wake:
     def __init__(self, folder: Path) -> None:
         self._folder = _short(folder)
         self._name = secrets.token_hex(8) + _ENDING
-        self._ears: dict[object, Callable[[bytes], None]] = {}
+        self._ears = Ears[bytes]()
         self._peers: list[str] = []
         self._seen = -1
         self._ear: socket.socket | None = None
@@ -53,12 +55,8 @@ class Wake:
     def listen(self, heard: Callable[[bytes], None]) -> Iterator[None]:
         """Call `heard` on the running event loop for every message of another process, until the context ends."""
         self._open_ear(asyncio.get_running_loop())
-        key = object()
-        self._ears[key] = heard
-        try:
+        with self._ears.listen(heard):
             yield
-        finally:
-            del self._ears[key]
 
     def close(self) -> None:
         """Let go of the sockets."""
@@ -122,8 +120,7 @@ class Wake:
                 message = self._ear.recv(BYTES_MAX)
             except OSError:
                 return
-            for heard in list(self._ears.values()):
-                heard(message)
+            self._ears.tell((message,))
 
     def _others(self, folder: Path) -> list[str]:
         """The sockets in the folder but ours; listed again when the folder has changed."""

@@ -18,7 +18,7 @@ ITEM: JsonObject = {"type": "message", "id": "msg_1", "role": "assistant", "stat
 def pieces(text: str, *, base: int = 3) -> list[Piece]:
     """A step that opens one message and says `text`, a letter at a time."""
     said = [Piece(base, 1 + n, 2, "msg_1", field="text", offset=n, delta=letter) for n, letter in enumerate(text)]
-    return [Piece(base, 0, 2, "msg_1", item=ITEM), *said]
+    return [Piece(base, 0, 2, "msg_1", item=ITEM, step="model#1"), *said]
 
 
 class HotCases:

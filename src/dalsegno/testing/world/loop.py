@@ -33,7 +33,7 @@ class Process:
         self.incarnation = incarnation
         self.dead = False
         self.stopped = False
-        self.held: list[asyncio.Handle] = []
+        self.held: list[_Handle] = []
         self.context = contextvars.copy_context()
         self.context.run(PROCESS.set, self)
 
@@ -43,14 +43,34 @@ def here() -> Process | None:
     return PROCESS.get()
 
 
-class _Handle(asyncio.Handle):
-    __slots__ = ("process",)
-    process: Process | None
+class _Handle(asyncio.TimerHandle):
+    """What is to be called, soon or at a time, and whose it is. Worlds are made of these, so the rest of what asyncio
+    keeps in a handle, for debugging and for the order of timers, is left out.
+    """
 
+    __slots__ = ("gone", "process")
 
-class _Timer(asyncio.TimerHandle):
-    __slots__ = ("process",)
-    process: Process | None
+    def __init__(
+        self,
+        callback: Callable[..., object],
+        args: tuple[Any, ...],
+        loop: asyncio.AbstractEventLoop,
+        context: contextvars.Context,
+    ) -> None:
+        self._callback = callback
+        self._args = args
+        self._loop = loop
+        self._context = context
+        self._source_traceback = None
+        self.process = context.get(PROCESS)
+        self.gone = False
+
+    def cancel(self) -> None:
+        """It is passed over when its time comes."""
+        self.gone = True
+
+    def cancelled(self) -> bool:
+        return self.gone
 
 
 class _Task(asyncio.Task[T]):
@@ -77,9 +97,9 @@ class WorldLoop(asyncio.BaseEventLoop):
         self.errors: list[dict[str, Any]] = []
         self._now = 0.0
         self._count = 0
-        self._due: list[_Handle | _Timer] = []
-        self._dead: list[_Handle | _Timer] = []
-        self._waiting: list[tuple[float, int, _Timer]] = []
+        self._due: list[_Handle] = []
+        self._dead: list[_Handle] = []
+        self._waiting: list[tuple[float, int, _Handle]] = []
         self._tasks: list[asyncio.Task[Any]] = []
         self._tasks_bound = 256
 
@@ -112,7 +132,6 @@ class WorldLoop(asyncio.BaseEventLoop):
         if context is None:
             context = contextvars.copy_context()
         handle = _Handle(callback, args, self, context)
-        handle.process = context.get(PROCESS)
         self._due.append(handle)
         return handle
 
@@ -127,13 +146,9 @@ class WorldLoop(asyncio.BaseEventLoop):
         if context is None:
             context = contextvars.copy_context()
         when = max(when, self._now) + self.chance.random() * LATE_SECONDS
-        timer = _Timer(when, callback, args, self, context)
-        timer.process = context.get(PROCESS)
+        timer = _Handle(callback, args, self, context)
         heapq.heappush(self._waiting, (when, self.number(), timer))
         return timer
-
-    def _timer_handle_cancelled(self, handle: asyncio.TimerHandle) -> None:
-        """A cancelled timer is passed over when its time comes."""
 
     def call_exception_handler(self, context: dict[str, Any]) -> None:
         if not self.closing:
@@ -163,7 +178,7 @@ class WorldLoop(asyncio.BaseEventLoop):
     def resume(self, process: Process) -> None:
         """SIGCONT: what became ready meanwhile is ready now."""
         process.stopped = False
-        self._due += process.held  # type: ignore[arg-type]
+        self._due += process.held
         process.held = []
 
     def end(self) -> None:
@@ -191,7 +206,7 @@ class WorldLoop(asyncio.BaseEventLoop):
         if len(batch) > 1:
             self.chance.shuffle(batch)
         for handle in batch:
-            if handle.cancelled():
+            if handle.gone:
                 continue
             process = handle.process
             if process is not None and not self.closing:
@@ -204,7 +219,7 @@ class WorldLoop(asyncio.BaseEventLoop):
             handle._run()
 
     def _advance(self) -> None:
-        while self._waiting and self._waiting[0][2].cancelled():
+        while self._waiting and self._waiting[0][2].gone:
             heapq.heappop(self._waiting)
         if not self._waiting:
             raise Deadlock(f"nothing is ready and nothing is scheduled at {self._now:.3f} s")
