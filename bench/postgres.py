@@ -78,21 +78,24 @@ async def _many_sessions(server: Postgres) -> list[Figure]:
         with tempfile.TemporaryDirectory() as name:
             async with bench(Path(name), warm_url=url, hot_url="memory:") as world:
                 refs = [await world.session() for _ in range(MANY)]
-                empty = await _bytes(url)
 
                 async def session(ref) -> None:
                     for _ in range(MANY_TURNS):
                         await world.turn(ref)
 
+                # connections are made and statements prepared by then, here and below
+                await asyncio.gather(*map(world.turn, refs))
+                empty = await _bytes(url)
                 begin = time.perf_counter()
                 await asyncio.gather(*map(session, refs))
                 ours.append(MANY * MANY_TURNS / (time.perf_counter() - begin))
                 for ref in refs:
-                    await world.check(ref, turns=MANY_TURNS)
+                    await world.check(ref, turns=MANY_TURNS + 1)
         sizes.append((await _bytes(url) - empty) / MANY / MANY_TURNS)
-        async with raw(server.database(), connections=CONNECTIONS, sessions=MANY) as (write, sessions):
+        async with raw(server.database(), connections=CONNECTIONS, sessions=2 * MANY) as (write, sessions):
+            await asyncio.gather(*(raw_turns(write, session, 1) for session in sessions[MANY:]))
             begin = time.perf_counter()
-            await asyncio.gather(*(raw_turns(write, session, MANY_TURNS) for session in sessions))
+            await asyncio.gather(*(raw_turns(write, session, MANY_TURNS) for session in sessions[:MANY]))
             theirs.append(MANY * MANY_TURNS / (time.perf_counter() - begin))
     value, limit, size = statistics.median(ours), statistics.median(theirs), statistics.median(sizes)
     client = f"psycopg, {CONNECTIONS} connections"
