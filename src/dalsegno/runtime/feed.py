@@ -5,10 +5,8 @@ event is read and decoded once, however many follow it.
 """
 
 import asyncio
-from bisect import bisect_right
 from collections import deque
 from collections.abc import Sequence
-from operator import attrgetter
 from typing import Literal
 
 from dalsegno.core.event import Event
@@ -62,7 +60,10 @@ class Feed:
         """The open step's pieces that end after unit `after`; none while the log is not known up to where it began."""
         if self._base > self.head:
             return ()
-        return self._pieces[bisect_right(self._pieces, after, key=attrgetter("end")) :]
+        first = len(self._pieces)
+        while first and self._pieces[first - 1].end > after:  # from the end: a reader mostly lacks the last one
+            first -= 1
+        return self._pieces[first:]
 
     def knows(self, hint: Hint) -> bool:
         """Whether what the hint tells of is here already; `head` of a hint with units is the open step's base."""
