@@ -51,42 +51,46 @@ async def test_an_answer_and_the_end_are_one_commit():
         ]
 
 
+def looking() -> list[asyncio.Task[Any]]:
+    """The turns' looks at the log that are under way."""
+    return [task for task in asyncio.all_tasks() if task.get_coro().__qualname__ == "Recorder._look"]  # type: ignore[union-attr]
+
+
 async def test_a_look_that_outlasts_its_turn_folds_nothing_into_the_next_ones_transcript():
     """A turn that hears of news as it ends looks at the log a moment later: its transcript is its successor's then."""
     async with fleet(echo) as world:
-        one, looking, let, looked = world.ones[0], asyncio.Event(), asyncio.Event(), asyncio.Event()
+        one, let = world.ones[0], asyncio.Event()
         unwatch, read, take = one.replica.hub.unwatch, one.shelf.read, one.replica._around.contexts.take
+        told, taken = list[bool](), list[int]()
 
         def ends(ref, poke):
             unwatch(ref, poke)
-            if not looking.is_set():
+            if not told:
                 poke(None)
+                told.append(bool(looking()))
 
         async def held(ref, **named):
-            look = asyncio.current_task().get_coro().__qualname__ == "Recorder._look"  # type: ignore[union-attr]
-            if look:
-                looking.set()
+            if asyncio.current_task() in looking():
                 await let.wait()
-            events = await read(ref, **named)
-            if look:
-                looked.set()
-            return events
+            return await read(ref, **named)
 
         async def late(*given, **named):
             transcript = await take(*given, **named)
             let.set()
-            await looked.wait()
+            await wait_until(lambda: not looking(), description="the look to end")
+            taken.append(transcript.head)
             return transcript
 
         one.replica.hub.unwatch = ends  # type: ignore[method-assign]
         ref = await world.session()
         one.shelf.read = held  # type: ignore[method-assign]
         assert (await world.ask(ref, "one")).status == "completed"
-        await looking.wait()
+        assert told == [True]
         one.replica._around.contexts.take = late  # type: ignore[method-assign]
-        turn = await world.ask(ref, "two")
-        assert (turn.status, turn.error) == ("completed", None)
+        turn = await asyncio.wait_for(world.ask(ref, "two"), 5)
+        assert (turn.status, turn.error, turn.attempt) == ("completed", None, 1)
         assert turn.output[0]["content"][0]["text"] == "you said two"
+        assert taken == [5], "as its first turn left it"
 
 
 async def test_what_is_said_and_recorded_in_one_breath_is_not_published():

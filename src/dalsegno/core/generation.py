@@ -158,7 +158,9 @@ class Generation:
         name = str(made.item["id"])
         news = self._news()
         piece = Piece(self.base, self._units, self._turn, name, field=field, offset=offset, delta=delta, step=news)
-        self._show(piece)
+        self._shown[-1].add(delta)
+        self._units += len(delta)
+        self._step = news or self._step
         return piece
 
     def _news(self) -> str:

@@ -22,6 +22,7 @@ from dalsegno.runtime.texts import Texts
 Intent = Callable[[JsonObject], ToolIntent]
 Model = Callable[[], AsyncGenerator[Part]]
 Publish = Callable[[Generation, tuple[Piece, ...] | Diverged], Awaitable[None]]
+BESIDE = (Usage, Detail, Continue)
 
 
 class Speaker:
@@ -81,7 +82,7 @@ class Speaker:
         beside, last, ids = _Beside(generation), "", set(self._recorder.journal.calls)
         async with aclosing(parts):
             async for part in parts:
-                if isinstance(part, Usage | Detail | Continue):
+                if isinstance(part, BESIDE):
                     last = beside.note(part, last)
                 elif isinstance(part, Arguments):
                     if last != items.CALL:

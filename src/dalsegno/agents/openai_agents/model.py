@@ -2,8 +2,8 @@
 ever after.
 """
 
-from collections.abc import AsyncGenerator, AsyncIterator, Iterator
-from contextlib import aclosing
+from collections.abc import AsyncGenerator, AsyncIterator, Iterable
+from contextlib import aclosing, asynccontextmanager
 from dataclasses import replace
 from typing import Any
 
@@ -109,8 +109,10 @@ async def _heard(
     instructions, shown, settings = asked
     response: Any = None
     try:
-        async with aclosing(_events(inner.stream_response(instructions, shown, settings, **given))) as events:
+        async with _closing(inner.stream_response(instructions, shown, settings, **given)) as events:
             async for event in events:
+                if event.type in BROKEN:
+                    raise ModelBehaviorError(f"the model's answer broke off: {_why(event)}")
                 if event.type in ENDED:
                     response = event.response
                 for said in _said(event, speech):
@@ -126,20 +128,18 @@ async def _heard(
         yield said
 
 
-async def _events(stream: Any) -> AsyncGenerator[Any]:
-    """The stream's events; it is closed when nobody wants more of them."""
+@asynccontextmanager
+async def _closing(stream: Any) -> AsyncIterator[Any]:
+    """The stream; it is closed when nobody wants more of it."""
     try:
-        async for event in stream:
-            if event.type in BROKEN:
-                raise ModelBehaviorError(f"the model's answer broke off: {_why(event)}")
-            yield event
+        yield stream
     finally:
         close = getattr(stream, "aclose", None)
         if close is not None:
             await close()
 
 
-def _said(event: Any, speech: Speech) -> Iterator[Part]:
+def _said(event: Any, speech: Speech) -> Iterable[Part]:
     if event.type == "response.output_item.done":
         return speech.done(event.output_index, event.item)
     if event.type == "response.output_item.added":

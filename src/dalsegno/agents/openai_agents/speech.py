@@ -5,7 +5,7 @@ else belongs to an item follows once it is done. Items without a shape of ours (
 are kept with their neighbours.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 from dalsegno.agents.openai_agents.items import KEY, Raw, plain, stripped, texts_of
 from dalsegno.core.item import CALL, MESSAGE, REASONING
@@ -27,7 +27,7 @@ class Speech:
     def __init__(self, *, prefix: str = "") -> None:
         self._prefix = prefix
         """The beginning of the first message, which was shown before and is not said again."""
-        self._said = prefix
+        self._said = [prefix]
         self._begun = bool(prefix)
         self._calling = False
         self._next = 0
@@ -43,14 +43,14 @@ class Speech:
             self._calling = True
             yield ToolCall(str(raw["name"]), "", id=str(raw["call_id"]))
 
-    def hear(self, kind: str, place: int, delta: str) -> Iterator[Part]:
+    def hear(self, kind: str, place: int, delta: str) -> Iterable[Part]:
         """A piece of the item at that place of the answer. What comes out of order waits until its item is done."""
         shape = DELTAS.get(kind)
         if shape is None or place != self._next or not delta or (shape == CALL and not self._calling):
-            return
-        yield from self._begin()
-        self._said += delta
-        yield _part(shape, delta)
+            return ()
+        self._said.append(delta)
+        said = _part(shape, delta)
+        return (said,) if self._begun else (*self._begin(), said)
 
     def done(self, place: int, item: object) -> Iterator[Part]:
         """An item is whole."""
@@ -94,15 +94,15 @@ class Speech:
             raw, self._prefix = _prefixed(raw, self._prefix), ""
         if kind == CALL and not self._calling:
             yield ToolCall(str(raw["name"]), "", id=str(raw["call_id"]))
-        text = "".join(texts_of(raw))
-        as_heard = text.startswith(self._said)
-        rest = text[len(self._said) :] if as_heard else ""
-        if rest or not (self._said or kind == CALL):
+        text, said = "".join(texts_of(raw)), "".join(self._said)
+        as_heard = text.startswith(said)
+        rest = text[len(said) :] if as_heard else ""
+        if rest or not (said or kind == CALL):
             yield _part(str(kind), rest)
         self._pending = {"item": stripped(raw) if as_heard or kind == CALL else raw}
         if self._before:
             self._pending["before"], self._before = self._before, []
-        self._begun, self._calling, self._said = False, False, ""
+        self._begun, self._calling, self._said = False, False, []
 
 
 def _part(kind: str, text: str) -> Part:

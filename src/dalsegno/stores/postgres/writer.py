@@ -2,7 +2,7 @@
 
 Each statement costs this process and the server a round, whatever it carries, and each commit a sync of the disk.
 
-While at most one wants to write, it does not wait for company. Of many, those that go together wait together and then
+While few want to write, nobody waits for company. Of a crowd, those that go together wait together and then
 think together, and all would soon be one crowd that leaves first the server idle and then this process: so of those
 that wait while nothing is on its way, half go, and the other half when these are back.
 """
@@ -30,8 +30,8 @@ FLIGHTS_MAX = 2
 """How many statements are on their way at the same time: the server works at one while this process makes the next."""
 SLOW_SECONDS = 0.05
 TOGETHER_MAX = 64
-HALVED_MIN = 8
-"""Fewer than that go together."""
+CROWD_MIN = 16
+"""Fewer than that are no crowd."""
 TRIES = 3
 
 Waiting: TypeAlias = tuple[Change, "Certain[bool]"]
@@ -49,7 +49,7 @@ class Writer:
         self._waiting: deque[Waiting] = deque()
         self._flying = 0
         self._quiet = True
-        """Whether the last one that went went alone."""
+        """Whether those who went last were no crowd."""
         self._round_comes = False
         self._tasks: set[asyncio.Task[None]] = set()
 
@@ -99,7 +99,7 @@ class Writer:
     def _start_next(self) -> None:
         if self._waiting and self._flying < FLIGHTS_MAX:
             together = [self._waiting.popleft() for _ in range(self._room())]
-            self._quiet = len(together) == 1
+            self._quiet = len(together) < CROWD_MIN
             task = asyncio.create_task(self._fly(together))
             self._tasks.add(task)
             task.add_done_callback(self._tasks.discard)
@@ -107,7 +107,7 @@ class Writer:
     def _room(self) -> int:
         """How many go now."""
         waiting = min(len(self._waiting), TOGETHER_MAX)
-        return waiting if self._flying or waiting < HALVED_MIN else (waiting + 1) // 2
+        return waiting if self._flying or waiting < CROWD_MIN else (waiting + 1) // 2
 
     async def _fly(self, together: list[Waiting]) -> None:
         # In order of their rows: two processes that lock the same rows do not wait for each other.

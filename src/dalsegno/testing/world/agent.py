@@ -134,7 +134,7 @@ class Stage:
             await asyncio.get_running_loop().create_future()
 
     def _lease(self, call: Call) -> Lease:
-        return self.watch.lease(Ref(call.tenant, call.session), ATTEMPT.get())
+        return self.watch.lease(Ref(call.tenant, call.session), call.turn, ATTEMPT.get())
 
     async def _read(self, call: Call) -> Json:
         await self._begin(call)

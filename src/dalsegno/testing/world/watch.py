@@ -11,7 +11,7 @@ from dalsegno.core import codec
 from dalsegno.core.append import Decide, Decision, Write
 from dalsegno.core.archive import parse_shelf, unpack
 from dalsegno.core.context import Context, context
-from dalsegno.core.event import Event, TurnInput
+from dalsegno.core.event import Event, TurnInput, TurnStarted
 from dalsegno.core.ids import turn_id, turn_number, undo_key
 from dalsegno.core.input import Approval, Cancel
 from dalsegno.core.step import journal
@@ -86,11 +86,15 @@ class Watch:
         self.weather.note("BROKEN", text)
         self.broken.append(f"{self.weather.clock():.3f} s: {text}")
 
-    def lease(self, ref: Ref, attempt: int) -> Lease:
-        """Whether the running process holds the session's lease, in this attempt at its turn."""
-        process, row = here(), self.database.rows[ref]
+    def lease(self, ref: Ref, turn: str, attempt: int) -> Lease:
+        """Whether the running process holds the session's lease, in this attempt at this turn: one that was paused may
+        hold it again, for a later turn, while others have begun this one anew.
+        """
+        process, row, first = here(), self.database.rows[ref], turn_number(ref.id, turn)
         held = process is not None and row.owner == process.incarnation and row.attempt == attempt
-        return "held" if held else "stale"
+        begun = [codec.decode(event) for event in self.log(ref) if (event.turn, event.type) == (first, "turn.started")]
+        anew = bool(begun) and isinstance(begun[-1], TurnStarted) and begun[-1].attempt != attempt
+        return "held" if held and not anew else "stale"
 
     def log(self, ref: Ref) -> Sequence[Event]:
         """The session's whole log, as it was written."""
@@ -106,7 +110,7 @@ class Watch:
         if context(log[: shown.through], session=ref.id).items != shown.items:
             self.breaks(f"session {ref.id}: the model was shown something else than the log up to {shown.through}")
         self._check_hidden(ref, log[: shown.through], shown)
-        if self.lease(ref, turn.attempt) == "stale":
+        if self.lease(ref, turn.id, turn.attempt) == "stale":
             return
         first = turn_number(ref.id, turn.id)
         assert first is not None
