@@ -38,9 +38,10 @@ from dalsegno.core.part import Arguments, Detail, Thought
 from dalsegno.core.part import ToolCall as Called
 from dalsegno.errors import ConfigError
 from dalsegno.ops.load import recognise
+from dalsegno.ports import Ref
 from dalsegno.testing.model import Die, Fail, ModelServer, To, ToolCall, by_round, by_words
 from tests.agents.pydantic_world import items_of, kept, shown, text_of, wire
-from tests.runtime.fleet import fleet
+from tests.runtime.fleet import Fleet, fleet
 from tests.support import wait_until
 
 CHAT = "openai-chat:gpt-5"
@@ -547,18 +548,22 @@ def test_an_answer_of_any_parts_is_the_same_from_the_log(parts: list[Any]) -> No
     assert kept(messages(compose([*made[:end], *results, *made[end:]])))[0] == kept([answer])[0]
 
 
+async def cut_behind(model: ModelServer, world: Fleet, text: str) -> tuple[Ref, Any]:
+    """A turn whose replica dies when readers have that text, before its third delta is followed by more."""
+    ref, hold = await world.session(), model.hold(3)
+    receipt = await world.say(ref, "go")
+    await hold.reached()
+    await shown(world, ref, receipt, text)
+    await world.kill()
+    model.calm()
+    return ref, await world.end_of(ref, receipt)
+
+
 async def test_a_provider_that_can_is_given_the_beginning_of_its_answer(model: ModelServer) -> None:
     """With `prefill` the successor's model says only the rest; readers and the log have one answer."""
     model.script = by_words({"go": "one two three four"})
     async with fleet(served(Agent("anthropic:claude-haiku-4-5"), prefill={}), count=2) as world:
-        ref = await world.session()
-        hold = model.hold(3)
-        receipt = await world.say(ref, "go")
-        await hold.reached()
-        await shown(world, ref, receipt, "one")
-        await world.kill()
-        model.calm()
-        turn = await world.end_of(ref, receipt)
+        ref, turn = await cut_behind(model, world, "one")
         assert text_of(turn) == "one two three four"
         assert model.log.shown[-1].prefix.startswith("one")
         await world.ask(ref, "thanks")
@@ -571,14 +576,7 @@ async def test_a_beginning_that_ends_with_blanks_is_asked_for_again(model: Model
     """
     model.script = by_words({"go": "one two\n\n"})
     async with fleet(served(Agent("anthropic:claude-haiku-4-5"), prefill={}), count=2) as world:
-        ref = await world.session()
-        hold = model.hold(3)
-        receipt = await world.say(ref, "go")
-        await hold.reached()
-        await shown(world, ref, receipt, "one two\n\n")
-        await world.kill()
-        model.calm()
-        turn = await world.end_of(ref, receipt)
+        _, turn = await cut_behind(model, world, "one two\n\n")
         assert (turn.status, text_of(turn)) == ("completed", "one two\n\n")
         assert model.log.shown[-1].prefix == ""
 
