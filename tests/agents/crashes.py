@@ -7,7 +7,11 @@ from collections.abc import Callable
 from typing import Any
 
 from dalsegno.core.context import context
+from dalsegno.core.cursor import Cursor
+from dalsegno.core.ids import turn_id
+from dalsegno.core.stream import Dropped, Piece
 from dalsegno.ports import Ref
+from dalsegno.testing.model import ModelServer, To
 from tests.runtime.fleet import Fleet, One
 from tests.support import wait_until
 
@@ -82,3 +86,52 @@ async def turn_is_over(world: Fleet, ref: Ref) -> str:
 async def shown(world: Fleet, ref: Ref) -> list[Any]:
     """What a model would be shown now."""
     return list(context(await world.log(ref), session=ref.id).items)
+
+
+async def cut_off(
+    server: ModelServer, agent: Callable[[], Any], at: int, *, until: Callable[[list[Any]], Any] = lambda frames: True
+) -> tuple[Fleet, Ref, list[Any]]:
+    """The replica dies when the model has said `at` deltas, and a reader on the other one has of it what `until` says;
+    the reader follows from beginning to end.
+    """
+    world = Fleet(None)
+    for _ in range(2):
+        world.agent = agent()
+        await world.start()
+    ref = await world.session()
+    hold = server.hold(at=at, to=To("go"))
+    receipt = await world.say(ref, "go")
+    stream = await world.any.follow(ref, after=Cursor(receipt.seq - 1), turn=turn_id(ref.id, receipt.turn))
+    frames = list[Any]()
+
+    async def read() -> None:
+        async for frame in stream:
+            frames.append(frame)
+
+    reader = asyncio.ensure_future(read())
+    await hold.reached()
+    sent = server.log.entries[-1]
+    await wait_until(lambda: sent.sent >= min(at, sent.deltas), description="the deltas to be sent")
+    for _ in range(5):
+        await asyncio.sleep(0)
+    await wait_until(lambda: until(frames), description="readers to have it")
+    await world.kill(0)
+    hold.release()
+    await turn_is_over(world, ref)
+    await asyncio.wait_for(reader, 10)
+    return world, ref, frames
+
+
+def streamed(frames: list[Any]) -> dict[str, str]:
+    """What a reader has of each item, from its pieces alone; a gap or a repetition fails."""
+    texts: dict[str, str] = {}
+    for frame in frames:
+        match frame.what:
+            case Piece(item=None) as piece:
+                assert len(texts[piece.item_id]) == piece.offset, "a gap, or a repetition"
+                texts[piece.item_id] += piece.delta
+            case Piece() as piece:
+                texts[piece.item_id] = ""
+            case Dropped() as dropped:
+                del texts[dropped.item_id]
+    return texts

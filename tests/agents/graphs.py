@@ -1,6 +1,5 @@
 """Help for tests of the LangGraph adapter: graphs on a fleet in memory, against the scripted model."""
 
-import asyncio
 import json
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -16,15 +15,11 @@ from dalsegno.agents.langgraph.book import Book
 from dalsegno.agents.langgraph.record import is_page
 from dalsegno.agents.langgraph.saver import Checkpointer
 from dalsegno.core.context import context
-from dalsegno.core.cursor import Cursor
-from dalsegno.core.ids import turn_id
 from dalsegno.core.input import Input
-from dalsegno.core.stream import Dropped, Piece
 from dalsegno.ports import Ref
-from dalsegno.testing.model import ModelServer, Script, To
-from tests.agents.crashes import turn_is_over
+from dalsegno.testing.model import ModelServer, Script
+from tests.agents.crashes import cut_off
 from tests.runtime.fleet import Fleet, fleet
-from tests.support import wait_until
 
 Wire = Literal["chat", "responses", "messages"]
 WIRES: list[Wire] = ["chat", "responses", "messages"]
@@ -152,51 +147,12 @@ async def cut(
     """The replica dies when the model has said `at` deltas, and a reader on the other one has of it what `until` says;
     the reader follows from beginning to end.
     """
-    world = Fleet(None)
-    for _ in range(2):
-        world.agent = agent().run
-        await world.start()
-    ref = await world.session()
-    hold = server.hold(at=at, to=To("go"))
-    receipt = await world.say(ref, "go")
-    stream = await world.any.follow(ref, after=Cursor(receipt.seq - 1), turn=turn_id(ref.id, receipt.turn))
-    frames = list[Any]()
-
-    async def read() -> None:
-        async for frame in stream:
-            frames.append(frame)
-
-    reader = asyncio.ensure_future(read())
-    await hold.reached()
-    sent = server.log.entries[-1]
-    await wait_until(lambda: sent.sent >= min(at, sent.deltas), description="the deltas to be sent")
-    for _ in range(5):
-        await asyncio.sleep(0)
-    await wait_until(lambda: until(frames), description="readers to have it")
-    await world.kill(0)
-    hold.release()
-    await turn_is_over(world, ref)
-    await asyncio.wait_for(reader, 10)
+    world, ref, frames = await cut_off(server, lambda: agent().run, at, until=until)
     log, state = await world.log(ref), await state_of(world, ref)
     for one in world.ones:
         await one.replica.drain()
         await one.replica.stop()
     return ref, log, frames, state
-
-
-def streamed(frames: list[Any]) -> dict[str, str]:
-    """What a reader has of each item, from its pieces alone; a gap or a repetition fails."""
-    texts: dict[str, str] = {}
-    for frame in frames:
-        match frame.what:
-            case Piece(item=None) as piece:
-                assert len(texts[piece.item_id]) == piece.offset, "a gap, or a repetition"
-                texts[piece.item_id] += piece.delta
-            case Piece() as piece:
-                texts[piece.item_id] = ""
-            case Dropped() as dropped:
-                del texts[dropped.item_id]
-    return texts
 
 
 def told(found: Any) -> list[tuple[str, str, list[str]]]:

@@ -23,8 +23,8 @@ from dalsegno.agents.langgraph.prefill import Prefill, Rest
 from dalsegno.core.context import context
 from dalsegno.core.item import text_of
 from dalsegno.testing.model import ModelServer, Shown, Thought, To, ToolCall
-from tests.agents.crashes import turn_is_over
-from tests.agents.graphs import Wire, cut, model_of, state_of, streamed, told
+from tests.agents.crashes import streamed, turn_is_over
+from tests.agents.graphs import Wire, cut, model_of, state_of, told
 from tests.runtime.fleet import Fleet
 from tests.support import wait_until
 

@@ -19,14 +19,11 @@ import dalsegno
 from dalsegno.agents.openai_agents import OpenAIAgent
 from dalsegno.agents.openai_agents.items import to_input
 from dalsegno.core.context import context
-from dalsegno.core.cursor import Cursor
-from dalsegno.core.ids import turn_id
 from dalsegno.core.input import Approval
 from dalsegno.core.item import text_of
-from dalsegno.core.stream import Dropped, Piece
-from dalsegno.testing.model import ModelServer, Thought, To, ToolCall, at_pace, by_round
+from dalsegno.testing.model import ModelServer, Thought, ToolCall, at_pace, by_round
 from tests.acceptance.sizes import size
-from tests.agents.crashes import Crasher, last_event, turn_is_over
+from tests.agents.crashes import Crasher, cut_off, last_event, streamed, turn_is_over
 from tests.agents.oai import WIRES, Wire, model_of
 from tests.runtime.fleet import Fleet
 from tests.support import wait_until
@@ -199,51 +196,12 @@ def simple(model: Any) -> Agent:
 
 async def cut(server: ModelServer, wire: Wire, at: int, *, serve: Callable[[Agent], OpenAIAgent] = OpenAIAgent) -> Any:
     """The replica dies when the model has said `at` deltas; a reader on the other one follows from beginning to end."""
-    world = Fleet(None)
-    for _ in range(2):
-        world.agent = serve(simple(model_of(server, wire))).run
-        await world.start()
-    ref = await world.session()
-    hold = server.hold(at=at, to=To("go"))
-    saying = asyncio.ensure_future(world.say(ref, "go"))
-    receipt = await saying
-    stream = await world.any.follow(ref, after=Cursor(receipt.seq - 1), turn=turn_id(ref.id, receipt.turn))
-    frames = list[Any]()
-
-    async def read() -> None:
-        async for frame in stream:
-            frames.append(frame)
-
-    reader = asyncio.ensure_future(read())
-    await hold.reached()
-    sent = server.log.entries[-1]
-    await wait_until(lambda: sent.sent >= min(at, sent.deltas), description="the deltas to be sent")
-    for _ in range(5):
-        await asyncio.sleep(0)
-    await world.kill(0)
-    hold.release()
-    await turn_is_over(world, ref)
-    await asyncio.wait_for(reader, 10)
+    world, ref, frames = await cut_off(server, lambda: serve(simple(model_of(server, wire))).run, at)
     log = await world.log(ref)
     for one in world.ones:
         await one.replica.drain()
         await one.replica.stop()
     return ref, log, frames
-
-
-def streamed(frames: list[Any]) -> dict[str, str]:
-    """What a reader has of each item, from its pieces alone; a gap or a repetition fails."""
-    texts: dict[str, str] = {}
-    for frame in frames:
-        match frame.what:
-            case Piece(item=None) as piece:
-                assert len(texts[piece.item_id]) == piece.offset, "a gap, or a repetition"
-                texts[piece.item_id] += piece.delta
-            case Piece() as piece:
-                texts[piece.item_id] = ""
-            case Dropped() as dropped:
-                del texts[dropped.item_id]
-    return texts
 
 
 @pytest.mark.parametrize("wire", WIRES)
