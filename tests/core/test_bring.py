@@ -35,6 +35,7 @@ def brought(*items: Any, **more: Any) -> Brought:
         (IDLE, brought(USER, expect=6), "version_mismatch"),
         (None, brought(USER, expect=1), "version_mismatch"),
         (replace(IDLE, open=(OpenTurn(7),)), brought(USER), "session_busy"),
+        (replace(IDLE, open=(OpenTurn(7),)), brought(USER, expect=6), "session_busy"),
         (Session(SESSION, TENANT, head=1, parent=Origin("x", 9)), brought(USER), "session_busy"),
         (IDLE, brought(USER, put_under=1), "put_again"),
         (None, brought(USER, put_under=1), "put_again"),

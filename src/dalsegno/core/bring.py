@@ -73,8 +73,8 @@ def key_of(text: str, items: Sequence[ItemDone]) -> Key:
 def bring(session: Session | None, known: Known | None, now: int, *, brought: Brought) -> Decision[Added]:
     """Decide about items from outside: they are written in one commit, after the event that was expected.
 
-    A repeated key gives the first answer; the same key with other items is refused. `version_mismatch`: somebody else
-    was faster. `session_busy`: a turn is open.
+    A repeated key gives the first answer; the same key with other items is refused. `session_busy`: a turn is open,
+    whatever was expected. `version_mismatch`: somebody else was faster.
     """
     if session is not None and session.moved:
         return ELSEWHERE
@@ -105,10 +105,10 @@ def _refusal(session: Session | None, brought: Brought) -> Refusal | None:
     head = 0 if session is None else session.head
     if session is not None and session.deleted:
         return Refusal("not_found", "no such session")
-    if brought.expect is not None and brought.expect != head:
-        return Refusal("version_mismatch", f"the session is at {head}, not at {brought.expect}")
     if session is not None and (session.open or half(session)):
         return Refusal("session_busy", "a turn is open, or the session is a fork that is being made")
+    if brought.expect is not None and brought.expect != head:
+        return Refusal("version_mismatch", f"the session is at {head}, not at {brought.expect}")
     if brought.after is not None and (session is None or not _cuts(session, brought.after)):
         return Refusal("invalid_request", f"nothing can be removed after event {brought.after}")
     if brought.put_under is not None and brought.put_under != (0 if session is None else session.epoch):
