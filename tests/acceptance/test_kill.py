@@ -3,6 +3,7 @@
 import asyncio
 import random
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
@@ -42,8 +43,12 @@ async def test_random_kills_lose_double_and_block_nothing(serving: Serving, ledg
         await survive_kills(fleet, size(100, 1000), ledger, database)
 
 
-async def survive_kills(fleet: Fleet, kills: int, ledger: Ledger, database: Path | str) -> list[Blow]:
-    """Everybody talks while replicas are killed, and goes on after it; then everything is judged. The kills."""
+async def survive_kills(
+    fleet: Fleet, kills: int, ledger: Ledger, database: Path | str, *, enough: Callable[[], bool] = lambda: True
+) -> list[Blow]:
+    """Everybody talks while replicas are killed, and goes on after it until there is `enough` of what else happens;
+    then everything is judged. The kills.
+    """
     chance = random.Random(SEED)
     crowd = Crowd(fleet, size=SESSIONS, seed=SEED)
     async with crowd.at_work(within=60):
@@ -52,7 +57,9 @@ async def survive_kills(fleet: Fleet, kills: int, ledger: Ledger, database: Path
         blows = await kill_at_random(fleet, kills, chance)
         killed = crowd.ended
         await wait_until(
-            lambda: crowd.ended >= killed + SESSIONS, description="work goes on after the last kill", timeout=30
+            lambda: crowd.ended >= killed + SESSIONS and enough(),
+            description="work goes on after the last kill",
+            timeout=30,
         )
     world = world_of(ledger, database)
     violations, ended = await crowd.judged(world)

@@ -140,6 +140,7 @@ async def _killed_again_and_again(copier: Copier, database: Path) -> int:
         await wait_until(
             lambda wanted=wanted: _count(database) >= wanted,  # type: ignore[misc]
             description=f"the copier has sealed {wanted} sessions, kill {number}",
+            timeout=40,
         )
         await copier.kill()
     return kills

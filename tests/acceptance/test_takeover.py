@@ -82,7 +82,7 @@ async def survive_pauses(fleet: Fleet, pauses: int, ledger: Ledger, database: Pa
             session = await client.sessions.create()
             # Every other replica is stopped at the worst moment: a result in its hands, about to be recorded.
             do = ["keyed", "once", "transactional"] if number % 2 else ["keyed", "halt", "once"]
-            script = {"id": f"z{number}", "do": do, "words": 10, "pace_ms": 12, "voice": "own"}
+            script = {"id": f"z{number}", "do": do, "words": 10, "pace_ms": 15, "voice": "own"}
             said = Said(script, await session.send(json.dumps(script)))
             zombie, _ = await running(fleet, ledger, script, step=number % 4 if number % 2 else 1)
             if number % 2:
@@ -124,7 +124,8 @@ async def running(fleet: Fleet, ledger: Ledger, script: Script, *, step: int = 0
     )[-1]
     owner = fleet.by_pid(line["pid"])
     assert owner is not None
-    await asyncio.sleep(0.05)  # into the middle of the step, which takes several times as long
+    into = line["at"] + 0.05 - asyncio.get_running_loop().time()
+    await asyncio.sleep(max(0.0, into))  # into the middle of the step, which takes several times as long
     return owner, line
 
 

@@ -107,7 +107,7 @@ async def test_draining_and_silent_replicas_are_left():
     page = Reply(b"HTTP/1.1 200 X\r\ncontent-type: text/html\r\ncontent-length: 6\r\n\r\n<html>")
     silent, draining = Replica([Reply(begun, "hang")]), Replica([problem(503, "draining", retry_after="1")])
     odd, well = Replica([page]), Replica(respond=continued)
-    retry = msgspec.structs.replace(QUICK, idle=timedelta(milliseconds=50))
+    retry = msgspec.structs.replace(QUICK, idle=timedelta(milliseconds=250))
     async with Fleet(silent, draining, odd, well, retry=retry) as fleet:
         events = await collect((await fleet.client()).session("s").stream(after=0, turn="t"))
         assert [event.id for event in events] == IDS

@@ -26,7 +26,7 @@ async def test_a_stream_survives_every_fault_on_its_way():
 
 async def test_an_input_whose_reply_was_dropped_is_said_once():
     """The server has the first attempt; what it gets next is the same input under the same key."""
-    replica, proxy, short = Replica(respond=lambda _: answer(202, RECEIPT)), FaultProxy(), timedelta(milliseconds=100)
+    replica, proxy, short = Replica(respond=lambda _: answer(202, RECEIPT)), FaultProxy(), timedelta(milliseconds=400)
     async with replica, proxy, Client(proxy.url, timeout=short, retry=QUICK) as client:
         proxy.targets = [("127.0.0.1", replica.port)]
         proxy.plan(DropReplies())

@@ -85,6 +85,15 @@ def test_on_busy(state: str, on_busy):
         assert bool(cancels) == (state != "running")
 
 
+@pytest.mark.parametrize("state", ["queued", "running", "waiting"])
+def test_nobody_joins_a_turn_that_is_being_cancelled(state: str):
+    """It comes to no other step, so the message would never be answered: it begins a turn of its own."""
+    stopped = msgspec.structs.replace(STATES[state], cancel="client", owes=True)
+    decision = admitted(session_with(stopped), Message("hi", on_busy="steer"))
+    assert isinstance(decision, Write)
+    assert [event.type for event in decision.events] == ["turn.created"]
+
+
 @given(programs)
 def test_a_message_is_admitted_once(program: Program):
     """A repeated key brings the first receipt and writes nothing (P2)."""

@@ -5,7 +5,9 @@ import pytest
 from hypothesis import given
 
 from dalsegno.core import codec
-from dalsegno.core.event import TYPES, Event, Unknown
+from dalsegno.core.append import Draft
+from dalsegno.core.event import TYPES, Event, ItemDone, Unknown
+from dalsegno.core.json import JsonObject
 from dalsegno.errors import Unreadable
 from tests.core.walk import Program, played, programs
 
@@ -105,3 +107,18 @@ def test_a_flipped_bit_changes_the_checksum():
     """One bit is enough."""
     data = b'{"attempt":1}'
     assert codec.checksum(data) != codec.checksum(bytes([data[0] ^ 1]) + data[1:])
+
+
+@pytest.mark.parametrize("value", [object(), "half \ud800"])
+def test_what_no_log_can_hold_is_an_error_of_who_drafts_it(value: object):
+    """And not of whoever writes it, beside the drafts of others."""
+    with pytest.raises((TypeError, ValueError)):
+        Draft(ItemDone({"type": "message", "content": value}))  # type: ignore[dict-item]
+
+
+def test_a_draft_is_what_was_said_when_it_was_made():
+    """What becomes of the item later is not in the log."""
+    item: JsonObject = {"type": "message", "content": "a"}
+    draft = Draft(ItemDone(item), turn=1)
+    item["content"] = "b"
+    assert draft.body == codec.encode(ItemDone({"type": "message", "content": "a"}))

@@ -1,8 +1,8 @@
 """The tutorial is true: its files are written, its commands are typed, and what it shows is what comes."""
 
 import os
+import re
 import shutil
-import socket
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,6 +11,7 @@ import pytest
 
 import dalsegno
 from dalsegno.testing.servers.postgres import Postgres
+from dalsegno.testing.servers.process import free_port
 from tests.docs.pages import DOCS, ROOT, Block, blocks
 from tests.docs.shell import Shell, commands
 
@@ -121,15 +122,11 @@ def _type(block: Block, shell: Shell, ports: dict[str, str]) -> None:
 
 def _moved(text: str, ports: dict[str, str]) -> str:
     """The same with ports that are free here."""
-    for port, free in ports.items():
-        text = text.replace(port, free)
-    return text
+    return re.sub("|".join(map(re.escape, ports)), lambda port: ports[port[0]], text) if ports else text
 
 
 def _free_ports(count: int) -> list[str]:
-    held = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
-    try:
-        return [str(each.getsockname()[1]) for each in held]
-    finally:
-        for each in held:
-            each.close()
+    found = set[int]()
+    while len(found) < count:
+        found.add(free_port())
+    return list(map(str, found))

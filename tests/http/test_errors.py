@@ -289,6 +289,17 @@ async def test_any_printable_key_will_do(app: App, ref: Ref, key: str):
     assert (await ask(app, "POST", INPUTS, body=HI, headers={"idempotency-key": key})).status == 202
 
 
+@pytest.mark.parametrize("key", [b"k ", b" \tk", b"k\t "])
+async def test_blanks_around_a_key_are_none_of_it(app: App, ref: Ref, key: bytes):
+    """A proxy may take them off or leave them, so a repeat without them is a repeat."""
+    exchange = Exchange(app, "POST", INPUTS, body=HI)
+    exchange.scope["headers"].append((b"idempotency-key", key))
+    first = await (await exchange.start()).done()
+    again = await ask(app, "POST", INPUTS, body=HI, headers={"idempotency-key": "k"})
+    assert (first.status, first.json["replayed"]) == (202, False)
+    assert (again.status, again.json["replayed"]) == (202, True)
+
+
 async def test_a_header_given_twice_is_refused(app: App, ref: Ref):
     """Which of the two a proxy saw is anybody's guess."""
     exchange = Exchange(app, "POST", INPUTS, body=HI, headers={"idempotency-key": "a"})

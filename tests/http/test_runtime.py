@@ -81,6 +81,16 @@ async def test_a_message_is_answered_in_a_stream(app: App):
     assert turn.json["last_seq"] == reply.events[-1]["data"]["seq"]
 
 
+async def test_a_page_begins_no_further_than_the_head(app: App):
+    """Who is further than the session has another one, or an older copy of it: an error, and no empty page (P9)."""
+    session = await session_of(app)
+    for path in ("items?after=", "events?after="):
+        last = await ask(app, "GET", f"/v1/sessions/{session}/{path}1", headers=ANN)
+        assert (last.status, last.json["data"]) == (200, [])
+        ahead = await ask(app, "GET", f"/v1/sessions/{session}/{path}2", headers=ANN)
+        assert (ahead.status, ahead.json["code"]) == (400, "cursor_ahead")
+
+
 async def test_a_live_stream_resumes_at_every_cursor(app: App, stage: Stage):
     """Cut while the step is open and resumed after the end: every durable event once, the text whole."""
     session = await session_of(app)

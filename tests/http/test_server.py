@@ -114,6 +114,19 @@ async def test_a_reader_that_never_reads_is_cut_off(service: FakeService, ref: R
     assert [record for record in caplog.records if record.levelno >= logging.WARNING] == []
 
 
+async def test_a_refused_websocket_is_no_error(app: App, ref: Ref, caplog: pytest.LogCaptureFixture):
+    """The client hears why, and the connection is closed; the log has nothing to say about it."""
+    upgrade = (
+        "connection: upgrade\nupgrade: websocket\nsec-websocket-version: 13\nsec-websocket-key: " + "A" * 22 + "=="
+    )
+    async with serving(app) as live:
+        reader, writer = await live.connect(f"GET /v1/sessions/{S}/events?after=99 HTTP/1.1\nhost: x\n{upgrade}")
+        answer = await asyncio.wait_for(reader.read(), 5)
+        writer.close()
+    assert answer.startswith(b"HTTP/1.1 400") and b"cursor_ahead" in answer
+    assert [record for record in caplog.records if record.levelno >= logging.WARNING] == []
+
+
 async def test_headers_have_a_deadline(app: App):
     """A connection that does not get to the point is closed."""
     async with serving(app) as live:

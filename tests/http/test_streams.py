@@ -188,6 +188,7 @@ async def test_draining_aborts_every_stream_and_lets_nobody_in(app: App, service
     assert app.gate.streams == 0
     reply = await ask(app, "GET", f"/v1/sessions/{S}")
     assert (reply.status, reply.json["code"], reply.headers["retry-after"]) == (503, "draining", "1")
+    assert reply.headers["connection"] == "close", "or the client would come back on it, to this replica"
     assert reply.json["outcome"] == "not_applied"
 
 

@@ -4,14 +4,14 @@ import asyncio
 import os
 import re
 import signal
-import socket
 import sys
 from collections.abc import AsyncIterator, Mapping, Sequence
-from contextlib import ExitStack, asynccontextmanager
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import NamedTuple, TypeAlias
 
 import dalsegno
+from dalsegno.testing.servers.process import free_port
 from tests.support import wait_until
 
 Variables: TypeAlias = Mapping[str, str]
@@ -34,6 +34,7 @@ async def answer(turn):
         await turn.generate(slow if "slow" in turn.text else quick, name=f"part {n}")
 
 async def stuck(turn):
+    print("stuck", flush=True)
     time.sleep(60)
 
 def plain(turn): ...
@@ -164,15 +165,7 @@ async def _read(stream: asyncio.StreamReader | None, lines: list[str]) -> None:
 
 def free_ports(count: int) -> int:
     """The first of so many ports in a row on which nobody listens."""
-    while True:
-        with ExitStack() as stack:
-            first = stack.enter_context(socket.create_server(("127.0.0.1", 0))).getsockname()[1]
-            try:
-                for port in range(first + 1, first + count):
-                    stack.enter_context(socket.create_server(("127.0.0.1", port)))
-            except (OSError, OverflowError):
-                continue
-            return first
+    return free_port(*range(1, count))
 
 
 def kill(pid: int, number: signal.Signals = signal.SIGKILL) -> None:

@@ -184,6 +184,19 @@ async def test_what_cannot_be_done_is_one_line(tmp_path: Path, words: list[str],
     assert [path.name for path in tmp_path.iterdir()] == [".dalsegno"]
 
 
+async def test_an_export_that_fails_leaves_the_old_file(tmp_path: Path):
+    """A backup is replaced by a whole one or not at all. And nobody is told that what lies ahead is empty."""
+    await run("migrate", "--warm", WARM, cwd=tmp_path)
+    opening = {"seq": 1, "type": "session.created", "turn": None, "at": "2026-11-20T08:00:00.000Z", "data": {}}
+    (tmp_path / "old.ndjson").write_text(json.dumps(opening) + "\n")
+    session = (await run("sessions", "import", "old.ndjson", "--warm", WARM, cwd=tmp_path)).out.strip()
+    ahead = await run("sessions", "events", session, "--after", "2", "--warm", WARM, cwd=tmp_path)
+    assert ahead.code == 1 and "cursor_ahead: the session's head is 1" in ahead.err
+    unknown = "0198f0c2-7d1e-7c3a-9b52-5f0d4f6f1a2b"
+    assert (await run("sessions", "export", unknown, "-o", "old.ndjson", "--warm", WARM, cwd=tmp_path)).code == 1
+    assert json.loads((tmp_path / "old.ndjson").read_text()) == opening
+
+
 async def test_a_key_is_presented(tmp_path: Path):
     """From the option or the variable; without one, the error says how."""
     keys = {"DALSEGNO_API_KEYS": "k1:acme"}

@@ -99,6 +99,7 @@ async def test_a_replica_that_hangs_is_killed_when_its_time_is_over(tmp_path: Pa
     async with serving("agent.py:stuck", "--drain-timeout", "0s", cwd=tmp_path, replicas=2) as server:
         async with Client(server.url) as client:
             await (await client.sessions.create()).send("hi")
+        await wait_until(lambda: "stuck" in server.lines, description="the agent blocks its loop")
         assert await server.end() == 1
         assert not any(alive(pid) for pid in server.pids.values())
 

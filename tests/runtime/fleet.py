@@ -50,6 +50,12 @@ class One:
         self.service = Service(self.replica, warm=self.shelf, blobs=self.blobs, ids=RandomIds())
 
 
+async def _nowhere(*_: Any) -> None:
+    """Where a dead replica writes to the hot tier: a thread of its agent goes on for a moment, as none of a dead
+    process does.
+    """
+
+
 class Fleet:
     """Replicas that share a store. `agent` is what they all serve."""
 
@@ -71,6 +77,8 @@ class Fleet:
         """As by kill -9: nothing of it writes any more, and the operating system tells the others."""
         one = self.ones.pop(place)
         await one.warm.close()
+        hot: Any = one.hot
+        hot.publish = hot.clear = _nowhere
         for task in list(one.replica._turns.values()):
             task.cancel()
         self.database.kill(one.incarnation)

@@ -1,8 +1,10 @@
 """Agents that do what no agent should: each ends its own turn, with an error that says why, and nothing else."""
 
 import asyncio
+import gc
 import sys
 import time
+import weakref
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from datetime import timedelta
@@ -386,3 +388,21 @@ async def test_a_tool_that_its_store_cannot_run_is_refused_before_a_model_is_ask
         assert (turn.status, turn.error.code, asked) == ("failed", "ConfigError", [])
         assert "SQLite or PostgreSQL" in turn.error.message
     assert not hasattr(RedisLog, "transaction")
+
+
+async def test_a_turn_that_failed_is_let_go_of_at_once():
+    """Its transcript may be large, and the collector that looks for cycles comes by rarely (`ops.loop`)."""
+    kept: list[weakref.ref[Turn]] = []
+
+    async def agent(turn: Turn) -> None:
+        kept.append(weakref.ref(turn))
+        raise ValueError("no")
+
+    gc.disable()
+    try:
+        async with fleet(agent) as world:
+            turn = await world.ask(await world.session(), "go")
+            assert turn.status == "failed"
+            await wait_until(lambda: kept[0]() is None, description="the turn to be let go of")
+    finally:
+        gc.enable()

@@ -78,6 +78,8 @@ async def test_a_reader_whose_place_was_erased_reads_on_in_the_log():
     await accept(log, ref, "three")
     feed.refresh()
     await wait_until(lambda: feed.head == known.head + 1, description="the feed has an event at hand")
+    assert feed._looking is not None
+    await feed._looking  # it looks at the log no more
     for _ in range(3):
         await accept(log, ref, "more")
     epoch = await delete(log, ref)

@@ -378,6 +378,27 @@ async def test_an_owner_that_ends_while_it_is_looked_for(store: Store):
     assert await pay() == "ok"
 
 
+async def test_an_owner_that_was_taken_for_dead_answers_what_is_on_record(store: Store):
+    """Also where its function is given a key, of which whoever makes the call's own key knows nothing."""
+    go, begun, keys = asyncio.Event(), asyncio.Event(), list[str]()
+
+    @store.idempotent("pay", key=lambda order: order, effect="keyed")
+    async def pay(order: str, idempotency_key: str = "") -> str:
+        keys.append(idempotency_key)
+        if not begun.is_set():
+            begun.set()
+            await go.wait()
+        return f"ok {len(keys)}"
+
+    first = asyncio.create_task(pay("7"))
+    await begun.wait()
+    store._presence._held.clear()
+    assert await pay("7") == "ok 2"
+    go.set()
+    assert await first == "ok 2"
+    assert len(keys) == 2 and len(set(keys)) == 1
+
+
 async def test_waiting_is_bounded(store: Store):
     """Who waits too long for another's call is told, and may come again."""
     go, begun = asyncio.Event(), asyncio.Event()

@@ -168,7 +168,9 @@ async def test_a_running_turn_is_waited_for():
         told: list[Report] = []
         removal = Removal(route(a, b), Plan(patience=timedelta(seconds=60)), told=told.append)
         running = asyncio.create_task(removal.run())
-        await wait_until(lambda: removal._busy_since, description="the running turn to be met")
+        await wait_until(
+            lambda: removal._busy_since and told, description="the running turn to be met, the other moved"
+        )
         assert [(report.what, report.ref) for report in told] == [("moved", idle)]
         go.set()
         await asyncio.wait_for(running, timeout=30)
@@ -598,6 +600,30 @@ async def test_two_copiers_at_once_do_no_harm():
         for ref in refs:
             same(a, b, ref)
             assert [event.type for event in stored(b.database, ref)[0]].count("session.settled") == 1
+
+
+async def test_who_sees_that_another_was_faster_calls_nobody():
+    """What another copier moves between this one's two looks has not failed, whichever store is looked at first."""
+
+    class Slow(MemoryLog):
+        async def load(self, ref):
+            found = await super().load(ref)
+            other, faster[:] = list(faster), []
+            for mover in other:
+                assert (await mover.move(ref, when="idle")).what == "moved"
+            return found
+
+    for slow in "source", "target":
+        async with two() as (a, b):
+            ref, along = await a.session(), route(a, b)
+            faster = [Mover(along)]
+            logs = {"source": along.source, "target": along.target}
+            logs[slow] = Slow((a if slow == "source" else b).database)
+            mover = Mover(Route(**logs, origin="A", to="B"))
+            first = await mover.move(ref, when="idle")
+            assert not faster and first.what in ("there", "unavailable"), first
+            assert (await mover.move(ref, when="idle")).what == "there"
+            same(a, b, ref)
 
 
 async def test_a_store_that_does_not_answer_is_asked_again():

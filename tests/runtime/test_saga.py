@@ -227,7 +227,7 @@ async def test_a_parked_turn_that_is_cancelled_is_undone():
         assert [intent.gated for intent in await world.data(ref, "tool.intent")] == [False, False, True]
         await world.kill(0)
         receipt = await world.say(ref, Cancel())
-        with pytest.raises(Exception, match="no_such_action"):
+        with pytest.raises(Exception, match="already_decided"):
             await world.say(ref, Approval("c2", "approve"))
         turn = await world.end_of(ref, receipt)
         assert (turn.status, shop.undone) == ("cancelled", ["c1", "c0"])

@@ -15,6 +15,7 @@ from dalsegno.core.event import Event
 from dalsegno.core.ids import turn_id
 from dalsegno.core.input import Approval, Message
 from dalsegno.core.part import Continue, Detail, ToolCall
+from dalsegno.core.session import Session
 from dalsegno.core.stream import Dropped, Piece
 from dalsegno.errors import Unavailable
 from dalsegno.ports import Call, DidNotHappen, Happened, Ref
@@ -418,7 +419,7 @@ async def test_p7_an_impatient_agent_may_interrupt_the_answer_to_a_tools_commit(
         runs.append(turn.id)
         reply = await turn.generate(model, tools=[pay])
         with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(turn.perform(reply), 0.05)
+            await asyncio.wait_for(turn.perform(reply), 0.25)
         await turn.say("Paid, I think.")
 
     monkeypatch.setattr(MemoryTransaction, "commit", commit_and_never_say)
@@ -592,6 +593,44 @@ def test_a_turn_that_goes_on_here_keeps_its_watcher():
     hub.unwatch(ref, new)
     hub.sweep()
     assert heard == ["new"]
+
+
+def test_a_turn_that_wrote_of_late_is_not_asked_to_look():
+    """The poll behind the hints asks those that may have missed one: whoever wrote has seen what was there."""
+    hub, ref, heard = Hub(MemoryLog(MemoryDatabase()), MemoryHot()), Ref("t", "s"), list[int | None]()
+    hub.watch(ref, heard.append)
+    hub.sweep()
+    hub.announce(ref, Session("s", "t", head=7), ())
+    hub.sweep()
+    assert heard == [None, 7]
+    hub.sweep()
+    assert heard == [None, 7, None]
+
+
+async def test_a_run_ends_when_another_replica_has_begun_its_turn_anew():
+    """Nothing that it writes would be taken; it is not to pay a model until it tries."""
+    asked, go_on = list[str](), asyncio.Event()
+
+    async def model(context):
+        asked.append("asked")
+        await go_on.wait()
+        yield "answer"
+
+    async def agent(turn: Turn) -> None:
+        await turn.generate(model)
+
+    async with fleet(agent) as world:
+        ref = await world.session()
+        receipt = await world.say(ref, "go")
+        await wait_until(lambda: asked, description="the model to be asked")
+        first = world.ones[0].replica.running(ref)
+        assert first is not None
+        await world.start()
+        world.database.kill(world.ones[0].incarnation)
+        await wait_until(first.done, description="the first run to end")
+        assert len(asked) == 2 and not first.cancelled() and first.exception() is None
+        go_on.set()
+        assert (await world.end_of(ref, receipt)).attempt == 2
 
 
 async def test_p8_a_death_over_the_answer_to_a_message_that_joined():

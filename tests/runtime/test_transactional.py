@@ -110,7 +110,7 @@ async def test_a_tool_that_outlives_its_time_is_told_so():
     """That is the tool's own error: it is not run again, and nothing of it is left."""
     runs = list[int]()
 
-    @tool("transactional", timeout=timedelta(milliseconds=50))
+    @tool("transactional", timeout=timedelta(milliseconds=200))
     async def pay(call: Call) -> str:
         runs.append(1)
         assert call.transaction is not None

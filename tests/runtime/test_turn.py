@@ -253,8 +253,12 @@ async def test_an_approval_parks_the_turn_and_holds_nothing():
         receipt = await world.say(ref, Approval(action.call_id, "approve"), place=1)
         turn = await world.end_of(ref, receipt)
         assert (turn.status, ran) == ("completed", [action.call_id])
-        with pytest.raises(Refused, match="no_such_action"):
+        with pytest.raises(Refused, match="already_decided"):
             await world.say(ref, Approval(action.call_id, "approve"))
+        with pytest.raises(Refused, match="no_such_action"):
+            await world.say(ref, ToolResult(action.call_id, output="no approval"))
+        with pytest.raises(Refused, match="no_such_action"):
+            await world.say(ref, Approval("unknown", "approve"))
 
 
 async def test_a_denied_call_is_not_carried_out():

@@ -35,6 +35,23 @@ async def test_who_is_cancelled_while_it_is_prepared_leaves_the_connection_usabl
         await log.close()
 
 
+async def test_who_leaves_the_line_writes_nothing_and_keeps_nobody_back(database: str):
+    """Commits of one session go in the order in which they came; who is cancelled before its turn was never there."""
+    log = await PostgresLog.open(database)
+    try:
+        await accept(log, session(), WORDS[0])
+        tasks = [asyncio.create_task(accept(log, session(), words)) for words in ("one", "two", "three", "four")]
+        await asyncio.sleep(0)
+        tasks[1].cancel()
+        ends = await asyncio.gather(*tasks, return_exceptions=True)
+        assert isinstance(ends[1], asyncio.CancelledError)
+        said = b"".join(event.data for event in await history(log, session()))
+        assert b'"two"' not in said
+        assert said.index(b'"one"') < said.index(b'"three"') < said.index(b'"four"')
+    finally:
+        await log.close()
+
+
 async def test_whatever_goes_wrong_with_one_of_many_is_told_to_who_waits(
     database: str, monkeypatch: pytest.MonkeyPatch
 ):

@@ -32,9 +32,9 @@ else:
 
 R = TypeVar("R")
 PROMISED_SECONDS = 0.25
-SLACK_SECONDS = 0.15
+SLACK_SECONDS = 0.25
 """What a busy machine may add."""
-AT_ONCE_SECONDS = 0.02
+AT_ONCE_SECONDS = 0.1
 
 
 class Strain:

@@ -7,13 +7,16 @@ from datetime import timedelta
 from functools import partial
 
 import pytest
+from redis.asyncio.connection import Connection
 
 from dalsegno import stores
 from dalsegno.core.stream import Piece
 from dalsegno.errors import ConfigError, LeaseLost, Unavailable
 from dalsegno.ports import Hint, OpenStep, Ref
 from dalsegno.stores.redis import RedisHot
+from dalsegno.stores.redis.dial import Dialler
 from dalsegno.stores.redis.entries import NAMES_MAX
+from dalsegno.stores.redis.line import Line
 from dalsegno.stores.redis.place import Place, parse
 from dalsegno.testing.conformance.acts import session
 from dalsegno.testing.servers import redis as servers
@@ -56,6 +59,34 @@ async def test_whatever_is_left_behind_expires_and_lies_together(server: servers
         for key in server.do("KEYS", "*"):
             assert 0 < server.do("PTTL", key) <= 600_000
             assert f"{{acme/{session().id}}}".encode() in key
+
+
+async def test_what_nobody_waits_for_is_not_sent(server: servers.Redis):
+    """Who has left is passed over; when all have, nothing is written, not even an empty piece: asyncio's transport of
+    Python 3.12 and 3.13 would try to get rid of that for ever.
+    """
+    sent: list[bytes] = []
+    dialler = Dialler(parse(server.url))
+
+    async def dial() -> Connection:
+        connection = await dialler.first()
+        send = connection.send_packed_command
+
+        async def noted(command: bytes, check_health: bool = True) -> None:
+            sent.append(command)
+            await send(command, check_health)
+
+        connection.send_packed_command = noted  # type: ignore[method-assign, assignment]
+        return connection
+
+    line = Line(dial)
+    assert await line.ask("ECHO", "heard") == b"heard"
+    line.ask("ECHO", "in vain").cancel()
+    assert line._exchanging is not None
+    await line._exchanging
+    assert await line.ask("ECHO", "and on") == b"and on"
+    assert sent == [b"*2\r\n$4\r\nECHO\r\n$5\r\nheard\r\n", b"*2\r\n$4\r\nECHO\r\n$6\r\nand on\r\n"]
+    await line.close()
 
 
 async def test_what_is_kept_near_expires_and_lies_together(server: servers.Redis, hot: RedisHot):

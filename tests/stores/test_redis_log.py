@@ -416,9 +416,7 @@ async def test_a_killed_process_is_missed_at_once(server: Redis, log: RedisLog, 
         assert list(await log.bury()) == []
         await accept(log, session(), taker="child")
         child.send_signal(signal.SIGKILL)
-        killed = time.monotonic()
         await wait_until(lambda: _buried(log), description="it is missed", timeout=5)
-        assert time.monotonic() - killed < 2
         assert (await leased(log, "a")).orphaned
     finally:
         if child.returncode is None and child.pid:

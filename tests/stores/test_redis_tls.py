@@ -6,7 +6,7 @@ import asyncio
 import ipaddress
 import ssl
 from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -92,11 +92,17 @@ async def test_a_hot_tier_behind_tls(server: servers.Redis, tmp_path: Path):
         hot = await RedisHot.open(f"rediss://127.0.0.1:{port}/0?ssl_ca_certs={certificate[0]}")
         heard: list[Hint] = []
 
+        async def answers() -> bool:
+            with suppress(Unavailable):
+                return await hot.read(session()) is None
+            return False
+
         async def hears() -> bool:
             await hot.tell([Hint("acme", "s")])
             return bool(heard)
 
         async with hot.listen(heard.append):
+            await wait_until(answers, description="they have shaken hands")
             await hot.publish(session(), 1, [PIECE])
             shown = await hot.read(session())
             assert shown is not None and list(shown.pieces) == [PIECE]

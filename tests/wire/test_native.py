@@ -165,12 +165,13 @@ def test_what_differs_is_never_shared():
 
 
 def test_frames_are_bounded():
-    """The oldest are forgotten; huge ones are not kept at all."""
+    """The oldest are forgotten, what was just made never is; huge ones are not kept at all."""
     frames = native.Frames(bytes_max=1000)
     first = Frame(Cursor(1), Event(1, "x", None, AT, b"{}"))
     kept = frames.sse(S, first, now=AT)
     for seq in range(2, 20):
-        frames.sse(S, Frame(Cursor(seq), Event(seq, "x", None, AT, b"{}")), now=AT)
+        frame = Frame(Cursor(seq), Event(seq, "x", None, AT, b"{}"))
+        assert frames.sse(S, frame, now=AT) is frames.sse(S, frame, now=AT)
     assert frames.sse(S, first, now=AT) is not kept
     huge = Frame(Cursor(99), Event(99, "x", None, AT, b'"' + b"x" * 100_000 + b'"'))
     assert native.Frames().sse(S, huge, now=AT) == native.sse_frame(S, huge, now=AT)

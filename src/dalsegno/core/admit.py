@@ -9,7 +9,7 @@ from typing import assert_never
 import msgspec
 
 from dalsegno.core.append import ELSEWHERE, OWN, Decision, Draft, Keep, Known, Refusal, Write, record, take
-from dalsegno.core.event import Event, SessionCreated, TurnCancelled, TurnCreated, TurnInput
+from dalsegno.core.event import Action, Event, SessionCreated, TurnCancelled, TurnCreated, TurnInput
 from dalsegno.core.ids import turn_number
 from dalsegno.core.input import Approval, Cancel, Input, Key, Message, ToolResult
 from dalsegno.core.lease import Lease
@@ -113,7 +113,7 @@ def _message(session: Session, said: Message, key: str | None, queue_max: int) -
         return [created]
     if said.on_busy == "reject":
         return Refusal("session_busy", "a turn is open; wait for its end, or send another `on_busy`")
-    if said.on_busy == "steer" and not running.undoing:
+    if said.on_busy == "steer" and not (running.undoing or running.cancel):
         return [Draft(TurnInput(said, key), running.first)]
     if len(session.open) >= queue_max:
         return Refusal("queue_full", f"{queue_max} turns are open already")
@@ -131,15 +131,23 @@ def _stop(turn: OpenTurn, said: Cancel, by: str, *, key: str | None) -> list[Dra
     return [heard, Draft(TurnCancelled(by=by, hidden=said.hide or turn.hide), turn.first)]
 
 
+def answers(said: Approval | ToolResult, action: Action) -> bool:
+    """Whether the decision is of the kind that the action waits for."""
+    if isinstance(said, Approval):
+        kind_fits = action.type == "approval"
+    else:
+        kind_fits = action.type == "tool_result" or action.reason == "unknown_outcome"
+    return kind_fits and action.call_id == said.call_id
+
+
 def _decision(session: Session, said: Approval | ToolResult, key: str | None) -> list[Draft] | Refusal:
-    kind = "approval" if isinstance(said, Approval) else "tool_result"
     for turn in session.open:
         for action in () if turn.cancel else turn.actions:
             if action.call_id != said.call_id:
                 continue
             if action.decided:
                 return Refusal("already_decided", f"{said.call_id} has been decided: {action.decided}")
-            if action.type == kind or (kind == "tool_result" and action.reason == "unknown_outcome"):
+            if answers(said, action):
                 return [Draft(TurnInput(said, key), turn.first)]
     return Refusal("no_such_action", f"nothing waits for {said.call_id!r}")
 

@@ -33,11 +33,18 @@ OWN: int = 0
 
 
 class Draft(msgspec.Struct, frozen=True):
-    """An event that has no number yet. With a `digest` it can be found again by it, in this session, for good."""
+    """An event that has no number yet. With a `digest` it can be found again by it, in this session, for good.
+
+    `body` is what the log is to hold, as `data` was when the draft was made. What no log can hold is an error here.
+    """
 
     data: Data
     turn: int | None = None
     digest: bytes | None = None
+    body: bytes = b""
+
+    def __post_init__(self) -> None:
+        msgspec.structs.force_setattr(self, "body", codec.encode(self.data))
 
 
 class Known(msgspec.Struct, frozen=True, array_like=True):
@@ -117,7 +124,7 @@ def record(session: Session, drafts: Sequence[Draft], now: int) -> tuple[Session
     for draft in drafts:
         seq = session.head + 1
         turn = seq if draft.turn == OWN else draft.turn
-        event = Event(seq, codec.type_of(draft.data), turn, max(now, session.updated_at), codec.encode(draft.data))
+        event = Event(seq, codec.type_of(draft.data), turn, max(now, session.updated_at), draft.body)
         session = apply(session, event, draft.data)
         events.append(event)
     return session, tuple(events)

@@ -161,7 +161,7 @@ class Transcript(msgspec.Struct):
         self.stretch = 0
 
     def _bring(self, event: Event) -> None:
-        done = parsed(event)
+        done, head = parsed(event)
         first = done.since
         if first is None or first <= self.through:
             return
@@ -169,7 +169,7 @@ class Transcript(msgspec.Struct):
             self._end_stretch()
             self.stretch, self.turns[first] = first, Shown(started=True, outside=True)
         self._weigh(self.turns[first], event)
-        place(self.turns[first], bytes(done.item), None)
+        place(self.turns[first], bytes(done.item), None, head)
 
     def _end_stretch(self) -> None:
         if self.stretch in self.turns:

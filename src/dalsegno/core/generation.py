@@ -23,22 +23,24 @@ class Diverged(msgspec.Struct, frozen=True):
     items: tuple[JsonObject, ...]
 
 
-class _Item(msgspec.Struct):
-    """An item as opened, under the name it is shown by, and its text so far."""
+class _Item:
+    """An item as opened, and its text so far."""
 
-    item: JsonObject
-    own: JsonObject
-    chunks: list[str] = []
-    length: int = 0
+    def __init__(self, item: JsonObject) -> None:
+        self.item = item
+        self.id = str(item["id"])
+        self.field = FIELD_OF.get(str(item["type"]), "text")
+        self.length = 0
+        self._chunks: list[str] = []
 
     def add(self, text: str) -> None:
-        self.chunks.append(text)
+        self._chunks.append(text)
         self.length += len(text)
 
     def text(self) -> str:
-        if len(self.chunks) > 1:
-            self.chunks = ["".join(self.chunks)]
-        return self.chunks[0] if self.chunks else ""
+        if len(self._chunks) > 1:
+            self._chunks = ["".join(self._chunks)]
+        return self._chunks[0] if self._chunks else ""
 
 
 class Generation:
@@ -48,13 +50,19 @@ class Generation:
         self.base = base
         self._turn = turn
         self._shown: list[_Item] = []
-        self._made: list[_Item] = []
+        self._made = self._shown
+        """What the model says: a list of its own only as long as it repeats what was shown."""
         self._units = 0
         self._step = ""
         self._asked = ""
         for piece in carried:
-            self._show(piece)
-        self._repeating = bool(self._shown)
+            if piece.item is not None:
+                self._shown.append(_Item(piece.item))
+            else:
+                self._shown[-1].add(piece.delta)
+            self._units = piece.end
+            self._step = piece.step or self._step
+        self.ask(self._asked)
 
     @property
     def units(self) -> int:
@@ -66,8 +74,7 @@ class Generation:
         other.
         """
         self._asked = step
-        self._made = []
-        self._repeating = bool(self._shown)
+        self._made = [] if self._shown else self._shown
 
     @property
     def made(self) -> int:
@@ -77,57 +84,52 @@ class Generation:
     @property
     def prefix(self) -> str:
         """The text that was shown of a message which the model may be asked to go on with; of another step, none."""
-        last = self._shown[-1] if self._repeating and self._step == self._asked else None
-        return last.text() if last is not None and last.item["type"] == MESSAGE else ""
+        if self._made is self._shown or self._step != self._asked:
+            return ""
+        last = self._shown[-1]
+        return last.text() if last.item["type"] == MESSAGE else ""
 
     def go_on(self) -> bool:
         """The model was given `prefix` and says what comes after it; False: there is none."""
         if not self.prefix or self._made:
             return False
-        self._made = [_Item(shown.item, shown.item, [shown.text()], shown.length) for shown in self._shown]
-        self._repeating = False
+        self._made = self._shown
         return True
 
     def open(self, item: JsonObject) -> Pieces | Diverged:
         """A new item begins; `item` is empty and carries the id it is to have."""
-        if self._repeating:
-            place = len(self._made)
-            if place and self._made[-1].length < self._shown[place - 1].length:
-                self._made.append(_Item(item, item))
-                return self._diverge()
-            if place < len(self._shown):
-                self._made.append(_Item(self._shown[place].item, item))
-                return () if _alike(self._shown[place].item, item) else self._diverge()
-            self._repeating = False
-        made = _Item(item, item)
-        self._made.append(made)
-        return (self._add(made),)
+        if self._made is self._shown:
+            return (self._begin(item),)
+        place = len(self._made)
+        complete = not place or self._made[-1].length == self._shown[place - 1].length
+        if complete and place == len(self._shown):
+            self._made = self._shown
+            return (self._begin(item),)
+        self._made.append(_Item(item))
+        return () if complete and _alike(self._shown[place].item, item) else self._diverge()
 
     def text(self, delta: str) -> Pieces | Diverged:
         """More text of the item that opened last."""
-        made = self._made[-1]
-        start = made.length
+        if self._made is self._shown:
+            return (self._grow(delta),)
+        made, shown = self._made[-1], self._shown[len(self._made) - 1]
+        known = shown.text()[made.length : made.length + len(delta)]
         made.add(delta)
-        if not self._repeating:
-            return (self._grow(made, start, delta),)
-        shown = self._shown[len(self._made) - 1]
-        known = shown.text()[start : made.length]
-        if known != delta[: len(known)]:
-            return self._diverge()
         fresh = delta[len(known) :]
+        if not delta.startswith(known) or (fresh and shown is not self._shown[-1]):
+            return self._diverge()
         if not fresh:
             return ()
-        if len(self._made) < len(self._shown):
-            return self._diverge()
-        self._repeating = False
-        return (self._grow(made, start + len(known), fresh),)
+        self._made = self._shown
+        return (self._grow(fresh),)
 
     def finish(self) -> tuple[JsonObject, ...] | Diverged:
         """The model is done: the step's items, complete."""
-        if self._repeating:
+        if self._made is not self._shown:
             short = len(self._made) < len(self._shown)
             if short or self._made[-1].length < self._shown[-1].length:
                 return self._diverge()
+            self._made = self._shown
         return tuple(closed(made.item, made.text(), status="completed") for made in self._made)
 
     def abandon(self) -> tuple[JsonObject, ...]:
@@ -136,44 +138,39 @@ class Generation:
 
     def restart(self, *, base: int) -> Pieces:
         """The old items are closed in the log, up to event `base`: show what the model has said since it was asked."""
-        self.base, self._units, self._repeating, self._shown, self._step = base, 0, False, [], ""
+        said, self._shown = self._made, []
+        self.base, self._units, self._step, self._made = base, 0, "", self._shown
         pieces = []
-        for made in self._made:
-            made.item = made.own
-            pieces.append(self._add(made))
+        for made in said:
+            pieces.append(self._begin(made.item))
             if made.length:
-                pieces.append(self._grow(made, 0, made.text()))
+                pieces.append(self._grow(made.text()))
         return tuple(pieces)
 
     def _diverge(self) -> Diverged:
         return Diverged(self.abandon())
 
-    def _add(self, made: _Item) -> Piece:
-        piece = Piece(self.base, self._units, self._turn, str(made.item["id"]), item=made.item, step=self._news())
-        self._show(piece)
+    def _begin(self, item: JsonObject) -> Piece:
+        begun = _Item(item)
+        piece = Piece(self.base, self._units, self._turn, begun.id, item=item, step=self._news())
+        self._shown.append(begun)
+        self._units += 1
         return piece
 
-    def _grow(self, made: _Item, offset: int, delta: str) -> Piece:
-        field = FIELD_OF.get(str(made.item["type"]), "text")
-        name = str(made.item["id"])
-        news = self._news()
-        piece = Piece(self.base, self._units, self._turn, name, field=field, offset=offset, delta=delta, step=news)
-        self._shown[-1].add(delta)
+    def _grow(self, delta: str) -> Piece:
+        grown = self._shown[-1]
+        at, step = self._units, self._news()
+        piece = Piece(self.base, at, self._turn, grown.id, None, grown.field, grown.length, delta, step)
+        grown.add(delta)
         self._units += len(delta)
-        self._step = news or self._step
         return piece
 
     def _news(self) -> str:
         """The step's label, where what was shown does not say it yet."""
-        return "" if self._step == self._asked else self._asked
-
-    def _show(self, piece: Piece) -> None:
-        if piece.item is not None:
-            self._shown.append(_Item(piece.item, piece.item))
-        else:
-            self._shown[-1].add(piece.delta)
-        self._units = piece.end
-        self._step = piece.step or self._step
+        if self._step == self._asked:
+            return ""
+        self._step = self._asked or self._step
+        return self._asked
 
 
 def _alike(shown: JsonObject, said: JsonObject) -> bool:

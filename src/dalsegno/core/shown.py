@@ -12,7 +12,7 @@ from dalsegno.core.item import CALL, CONVERSATION, MESSAGE, OUTPUT, output
 from dalsegno.errors import Unreadable
 
 
-class _Head(msgspec.Struct):
+class Head(msgspec.Struct):
     """As much of an item as its place depends on. A client's items may hold anything under these names."""
 
     type: str
@@ -28,7 +28,7 @@ class Done(msgspec.Struct):
     since: int | None = None
 
 
-_head = msgspec.json.Decoder(_Head).decode
+_head = msgspec.json.Decoder(Head).decode
 _done = msgspec.json.Decoder(Done).decode
 
 
@@ -47,20 +47,19 @@ class Shown(msgspec.Struct):
     weight: int = 0
 
 
-def parsed(event: Event) -> Done:
+def parsed(event: Event) -> tuple[Done, Head]:
     """What an `item.done` holds. Raises `Unreadable`."""
     try:
         done = _done(event.data)
-        _head(done.item)
+        return done, _head(done.item)
     except msgspec.MsgspecError as error:
         raise Unreadable(f"event {event.seq} (item.done) cannot be understood: {error}") from error
-    return done
 
 
 def note(turn: Shown, event: Event) -> None:
     """Take an item that the turn made into account."""
-    done = parsed(event)
-    item, head = bytes(done.item), _head(done.item)
+    done, head = parsed(event)
+    item = bytes(done.item)
     if head.type not in CONVERSATION:
         return
     if head.status == "incomplete" and head.type != OUTPUT:
@@ -69,12 +68,12 @@ def note(turn: Shown, event: Event) -> None:
             turn.partial.append(item)
         return
     turn.partial = []
-    place(turn, item, done.step)
+    place(turn, item, done.step, head)
 
 
-def place(turn: Shown, item: bytes, step: str | None) -> None:
+def place(turn: Shown, item: bytes, step: str | None, head: Head | None = None) -> None:
     """Put an item behind the others, or hold it until the calls before it have their results."""
-    head = _head(item)
+    head = head or _head(item)
     if turn.waiting and not _fits(turn, head, step):
         turn.held.append((item, step))
         return
@@ -89,7 +88,7 @@ def place(turn: Shown, item: bytes, step: str | None) -> None:
                 place(turn, *later)
 
 
-def _fits(turn: Shown, head: _Head, step: str | None) -> bool:
+def _fits(turn: Shown, head: Head, step: str | None) -> bool:
     """Whether an item may stand between calls and their results: as one of either."""
     if head.type == OUTPUT:
         return head.call_id in turn.waiting

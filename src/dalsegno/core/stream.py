@@ -110,8 +110,8 @@ class Composer:
     def live(self, pieces: Sequence[Piece]) -> Iterator[Frame]:
         """The frames for what is known of the open step; the caller has made sure that it is this log position's."""
         for piece in pieces:
-            have = self.cursor.offset
-            if piece.end <= have:
+            have, end = self.cursor.offset, piece.end
+            if end <= have:
                 continue
             if piece.at > have:
                 return
@@ -120,7 +120,7 @@ class Composer:
             elif have > piece.at:
                 skip = have - piece.at
                 piece = msgspec.structs.replace(piece, at=have, offset=piece.offset + skip, delta=piece.delta[skip:])
-            self.cursor = Cursor(self.cursor.seq, piece.end)
+            self.cursor = Cursor(self.cursor.seq, end)
             if self._wanted(piece.turn):
                 yield Frame(self.cursor, piece)
 

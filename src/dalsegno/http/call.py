@@ -68,13 +68,13 @@ class Call:
         self._headers: dict[bytes, bytes] | None = None
 
     def header(self, name: bytes) -> bytes | None:
-        """A header's value. Raises `Refused` when it is given twice."""
+        """A header's value, without the blanks around it. Raises `Refused` when it is given twice."""
         if self._headers is None:
             self._headers = dict(self.scope["headers"])
         value = self._headers.get(name)
         if value is not None and sum(other == name for other, _ in self.scope["headers"]) > 1:
             raise Refused("invalid_request", f"the header {name.decode('ascii', 'replace')} is given twice")
-        return value
+        return None if value is None else value.strip(b" \t")
 
     def text(self, name: bytes) -> str | None:
         """A header's value as text, byte for character."""

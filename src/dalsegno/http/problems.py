@@ -77,6 +77,8 @@ def problem_headers(code: str) -> Headers:
         headers.append((b"retry-after", str(RETRY_AFTER_SECONDS[code]).encode()))
     if code in FINAL:
         headers.append((b"x-should-retry", b"false"))
+    if code == "draining":
+        headers.append((b"connection", b"close"))  # the next attempt is another connection's, and another replica's
     if code == "unauthorized":
         headers.append((b"www-authenticate", b'Bearer realm="dalsegno"'))
     return headers

@@ -105,7 +105,7 @@ ROUTES: tuple[Route, ...] = (
     ),
     Route(
         Operation(
-            "GET", "/v1/sessions", "listSessions", "A page of sessions; `metadata.NAME=VALUE` selects by metadata",
+            "GET", "/v1/sessions", "listSessions", "A page of sessions; `metadata.NAME=VALUE` selects by a text in it",
             {200: _json("The page.", shapes.SessionPage)},
             (_PAGE, _LIMIT, _STATUS, _USER), errors=(*_ANYWHERE, "invalid_cursor", "invalid_unicode"),
         ),
@@ -147,7 +147,7 @@ ROUTES: tuple[Route, ...] = (
         Operation(
             "GET", "/v1/sessions/{s}/items", "listItems", "A page of the conversation",
             {200: _json("The page.", shapes.ItemPage)},
-            (_SESSION, _ITEMS, _LIMIT), errors=(*_ANYWHERE, *_FOUND, "invalid_cursor"),
+            (_SESSION, _ITEMS, _LIMIT), errors=(*_ANYWHERE, *_FOUND, "invalid_cursor", "cursor_ahead"),
         ),
         sessions.items,
     ),

@@ -165,6 +165,11 @@ class _Socket(WebSocketsSansIOProtocol):
         if scope is not None:
             scope["extensions"][ABORT] = self.transport.abort
 
+    async def send(self, message: Any) -> None:
+        await super().send(message)
+        if message["type"] == "websocket.http.response.body" and not message.get("more_body", False):
+            self.handshake_complete = True  # it was refused: uvicorn would call that an error of the app's
+
 
 def _refused(handshake: Any) -> str | None:
     """Why the handshake cannot be accepted; None if it can."""

@@ -41,6 +41,8 @@ class Feed:
         self._closed = 0
         self._base = -1
         self._pieces: list[Piece] = []
+        self._shown = 0
+        """The open step's units up to the last piece."""
         self._waiters: list[asyncio.Future[None]] = []
         self._looking: asyncio.Task[None] | None = None
         self._wanted: Where | None = None
@@ -58,10 +60,10 @@ class Feed:
 
     def pieces(self, after: int) -> Sequence[Piece]:
         """The open step's pieces that end after unit `after`; none while the log is not known up to where it began."""
-        if self._base > self.head:
+        if self._base > self.head or self._shown <= after:
             return ()
-        first = len(self._pieces)
-        while first and self._pieces[first - 1].end > after:  # from the end: a reader mostly lacks the last one
+        first = len(self._pieces) - 1
+        while first and self._pieces[first].at > after:  # from the end: a reader mostly lacks the last one
             first -= 1
         return self._pieces[first:]
 
@@ -69,7 +71,7 @@ class Feed:
         """Whether what the hint tells of is here already; `head` of a hint with units is the open step's base."""
         if hint.head > self.head:
             return False
-        shown = self._pieces[-1].end if self._pieces and self._base == hint.head else 0
+        shown = self._shown if self._base == hint.head else 0
         return hint.units <= shown or hint.head < self._closed
 
     def add(self, events: Sequence[Event]) -> None:
@@ -81,12 +83,13 @@ class Feed:
                 self.head = event.seq
                 self._ring.append(event)
                 if closes(event):
-                    self._closed, self._base, self._pieces = event.seq, -1, []
+                    self._closed, self._base, self._pieces, self._shown = event.seq, -1, [], 0
                 if event.type == "turn.started":
                     # what the dead attempt showed beyond what is carried on is not the open step's any more
                     start = start_of(event)
                     self._epoch = start.epoch
                     self._pieces = [piece for piece in self._pieces if piece.end <= start.carried]
+                    self._shown = self._pieces[-1].end if self._pieces else 0
         self._wake()
 
     def show(self, pieces: Sequence[Piece], *, epoch: int) -> None:
@@ -98,9 +101,10 @@ class Feed:
                 unknown = piece.base < self._unseen and piece.base != self._verified
                 if piece.at != 0 or unknown or piece.base < self._closed:
                     return
-                self._base, self._pieces = piece.base, []
-            if piece.at == (self._pieces[-1].end if self._pieces else 0):
+                self._base, self._pieces, self._shown = piece.base, [], 0
+            if piece.at == self._shown:
                 self._pieces.append(piece)
+                self._shown = piece.end
         self._wake()
 
     def hear(self, hint: Hint) -> None:
@@ -133,6 +137,7 @@ class Feed:
         """Nobody reads any more."""
         if self._looking is not None:
             self._looking.cancel()
+            self._looking = None  # which holds this feed, until a collection
 
     async def _look(self) -> None:
         try:
@@ -155,9 +160,8 @@ class Feed:
         self.failure = None
 
     async def _look_at_open_step(self, where: Where) -> None:
-        known = self._pieces[-1].end if self._pieces else 0
         try:
-            found = await self._hot.read(self.ref, base=max(self._base, 0), after=known)
+            found = await self._hot.read(self.ref, base=max(self._base, 0), after=self._shown)
         except Unavailable:
             return
         if found is None or found.base > self.head:

@@ -261,6 +261,8 @@ class Turn:
         """Between two steps: the place where a turn may be taken away."""
         if self._recorder.lost:
             raise LeaseLost
+        if self._recorder.parked:
+            raise Parked
         if self._recorder.journal.cancelled and self._recorder.journal.undoing is None:
             raise asyncio.CancelledError
         if self._draining():

@@ -28,8 +28,12 @@ class Hub:
         self._hot = hot
         self._feeds: dict[Ref, Feed] = {}
         self._watchers: dict[Ref, Callable[[int | None], None]] = {}
+        self._abreast: set[Ref] = set()
+        """Whose watcher was told of a commit since the last sweep."""
         self._sweeps = 0
         self._outbox: dict[Ref, Hint] = {}
+        self._own: dict[int, Hint] = {}
+        """The hints that were posted last, by identity: they come back, and everybody here knows of them."""
         self._posting: asyncio.Event = asyncio.Event()
         self.on_ready: Callable[[], None] = nothing
 
@@ -39,9 +43,10 @@ class Hub:
             while True:
                 await self._posting.wait()
                 self._posting.clear()
-                outbox, self._outbox = self._outbox, {}
+                hints, self._outbox = list(self._outbox.values()), {}
+                self._own = {id(hint): hint for hint in hints}
                 with suppress(Unavailable):
-                    await self._hot.tell(list(outbox.values()))
+                    await self._hot.tell(hints)
                 await asyncio.sleep(POST_SECONDS)
 
     def announce(self, ref: Ref, session: Session, events: Sequence[Event]) -> None:
@@ -55,6 +60,7 @@ class Hub:
         poke = self._watchers.get(ref)
         if poke is not None:
             poke(session.head)
+            self._abreast.add(ref)
         ready = session.owner is None and session.ready_at == 0
         self._post(ref, Hint(ref.tenant, ref.id, session.head, ready=ready))
         if ready:
@@ -69,8 +75,11 @@ class Hub:
     def published(self, ref: Ref, pieces: Sequence[Piece], *, epoch: int) -> None:
         """The hot tier has accepted these pieces of the open step: others may look."""
         last = pieces[-1]
-        hint = Hint(ref.tenant, ref.id, last.base, last.end, epoch=epoch)
-        self._post(ref, _carrying(hint, pieces))
+        hint = Hint(ref.tenant, ref.id, last.base, last.end, epoch=epoch, pieces=_carried(last.base, last.end, pieces))
+        feed = self._feeds.get(ref)
+        if feed is not None:
+            feed.hear(hint)  # it may have been attached since the pieces were shown to those that were there
+        self._post(ref, hint)
 
     def watch(self, ref: Ref, poke: Callable[[int | None], None]) -> None:
         """Call `poke` with the log's head, as far as known, when something may have been said to the running turn."""
@@ -98,14 +107,18 @@ class Hub:
             self._feeds.pop(feed.ref, None)
 
     def sweep(self) -> None:
-        """The poll behind the hints: running turns look, feeds that should move and do not, every fifth time all."""
+        """The poll behind the hints: turns that wrote nothing since the last one look, feeds that should move and do
+        not, every fifth time all.
+        """
         self._sweeps += 1
         for feed in self._feeds.values():
             if self._sweeps % 5 == 0 or (feed.busy and not feed.moved):
                 feed.refresh()
             feed.moved = False
-        for poke in list(self._watchers.values()):
-            poke(None)
+        abreast, self._abreast = self._abreast, set()
+        for ref, poke in list(self._watchers.items()):
+            if ref not in abreast:
+                poke(None)
 
     def _post(self, ref: Ref, hint: Hint) -> None:
         before = self._outbox.get(ref)
@@ -113,11 +126,14 @@ class Hub:
             ready = before.ready or hint.ready
             later = hint if hint.head >= before.head else before
             same = before.pieces and (before.head, before.epoch) == (later.head, later.epoch) and later is hint
-            hint = _carrying(replace(later, ready=ready), (*before.pieces, *later.pieces) if same else later.pieces)
+            pieces = (*before.pieces, *later.pieces) if same else later.pieces
+            hint = replace(later, ready=ready, pieces=_carried(later.head, later.units, pieces))
         self._outbox[ref] = hint
         self._posting.set()
 
     def _hear(self, hint: Hint) -> None:
+        if id(hint) in self._own:
+            return
         ref = Ref(hint.tenant, hint.session)
         feed = self._feeds.get(ref)
         if feed is not None:
@@ -129,10 +145,10 @@ class Hub:
             self.on_ready()
 
 
-def _carrying(hint: Hint, pieces: Sequence[Piece]) -> Hint:
-    """The hint with these pieces, if they are of one step and not too much."""
-    fits = pieces and pieces[0].base == hint.head and hint.units - pieces[0].at <= CARRIED_UNITS
-    return replace(hint, pieces=tuple(pieces) if fits else ())
+def _carried(base: int, units: int, pieces: Sequence[Piece]) -> tuple[Piece, ...]:
+    """What a hint of so many units of that step carries: these pieces, if they are of it and not too much."""
+    fits = pieces and pieces[0].base == base and units - pieces[0].at <= CARRIED_UNITS
+    return tuple(pieces) if fits else ()
 
 
 def nothing() -> None:

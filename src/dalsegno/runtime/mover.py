@@ -54,10 +54,10 @@ class Mover:
     async def move(self, ref: Ref, *, when: When) -> Report:
         """Move the session, or finish moving it, and compare. With `idle`, one whose turn runs is left alone."""
         try:
-            session = await self._known(ref)
+            there, session = await self._known(ref)
             if session.deleted:
                 return await self._bury(ref, session)
-            luggage, there, how = await self._look(ref, session)
+            luggage, how = await self._look(ref, session, there)
             if how != "there":
                 sealed = await self._seal(ref, luggage, when)
                 if sealed is None:
@@ -77,10 +77,10 @@ class Mover:
     async def check(self, ref: Ref) -> Report:
         """Read all of the session, in both stores, and say whether it could be moved. Writes nothing."""
         try:
-            session = await self._known(ref)
+            there, session = await self._known(ref)
             if session.deleted:
                 return Report(ref, "movable")
-            luggage, _, how = await self._look(ref, session)
+            luggage, how = await self._look(ref, session, there)
             if how == "there":
                 await self._compare(ref, luggage)
         except Unreadable as error:
@@ -91,24 +91,25 @@ class Mover:
             return Report(ref, "unavailable", detail=str(error))
         return _report("there" if how == "there" else "movable", ref, luggage)
 
-    async def _known(self, ref: Ref) -> Session:
+    async def _known(self, ref: Ref) -> tuple[Session | None, Session]:
+        """The session in the destination, and here. In this order: what another mover settled there is sealed here."""
+        there = await self._route.target.load(ref)
         session = await self._route.source.load(ref)
         if session is None:
             raise Unreadable(f"session {ref.id} vanished")
-        return session
+        return there, session
 
-    async def _look(self, ref: Ref, session: Session) -> tuple[Luggage, Session | None, Standing]:
-        """The session in both stores, before anything is written. Raises what makes it impossible to move."""
+    async def _look(self, ref: Ref, session: Session, there: Session | None) -> tuple[Luggage, Standing]:
+        """What it has in both stores, before anything is written. Raises what makes it impossible to move."""
         events = await _read(self._route.source, ref, through=session.head)
         readable(session, events)
         keys = await self._route.source.keys(ref)
-        there = await self._route.target.load(ref)
         alive = there is not None and not there.deleted
         theirs = await _read(self._route.target, ref, through=there.head) if there is not None and alive else []
         how = standing(session, events, there, theirs, to=self._route.to)
         if isinstance(how, Refusal):
             raise Refused(how.code, how.detail)
-        return Luggage(session, events, keys), there, how
+        return Luggage(session, events, keys), how
 
     async def _seal(self, ref: Ref, luggage: Luggage, when: When) -> Luggage | None:
         """The session as nobody writes it any more, in this store; None if its turn runs and it is to be left alone."""

@@ -8,7 +8,6 @@ import asyncio
 from collections.abc import Sequence
 from functools import partial
 
-from dalsegno.core import codec
 from dalsegno.core.append import Draft
 from dalsegno.core.event import Event, ItemDone
 from dalsegno.core.json import JsonObject
@@ -42,7 +41,7 @@ class Notes:
         recorder = self._recorder
         named = {**item, "id": self._speaker.new_id(str(item["type"]))}
         draft = Draft(ItemDone(named), recorder.lease.turn)
-        if len(codec.encode(draft.data)) > NOTE_BYTES_MAX:
+        if len(draft.body) > NOTE_BYTES_MAX:
             raise Refused("too_large", f"a note has at most {NOTE_BYTES_MAX} bytes")
         recorder.notes.append(draft)
         if self._timer is None:

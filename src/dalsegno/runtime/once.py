@@ -116,6 +116,7 @@ class Once(Generic[P, R]):
             await pen.leave(jobs.recorded(jobs.RESULT, result))
         except Conflict:
             # We were taken for dead meanwhile: what is on record counts, and not what we did.
+            kwargs.pop(KEY_PARAMETER, None)  # ours, and no argument that a key or a probe is made from
             return await self(*args, **kwargs)
         except Refused as error:  # it happened all the same
             with suppress(Conflict, Unavailable):

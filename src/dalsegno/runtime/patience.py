@@ -37,6 +37,8 @@ async def seen_through(work: Awaitable[T]) -> T:
         while not task.done():
             with suppress(asyncio.CancelledError):
                 await asyncio.wait((task,))
+        if not task.cancelled():
+            task.exception()  # nobody else may hear of it
         raise
 
 

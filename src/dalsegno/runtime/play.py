@@ -59,13 +59,14 @@ async def play(run: Callable[[], Awaitable[None]], stage: Stage) -> None:
     if stage.signal is not None:
         _heard(task)
         raise stage.signal
-    if task.cancelled():
-        raise Misbehaved(asyncio.CancelledError())
-    error = task.exception()
-    if isinstance(error, Exception):
-        raise error
-    if error is not None:
-        raise Misbehaved(error)
+    error = asyncio.CancelledError() if task.cancelled() else task.exception()
+    try:
+        if isinstance(error, Exception):
+            raise error
+        if error is not None:
+            raise Misbehaved(error)
+    finally:
+        del task, error  # its traceback holds this frame, and with it all that the turn had in memory
 
 
 def _adopt(context: contextvars.Context) -> None:

@@ -20,7 +20,10 @@ LATE_MAX = 1000
 
 
 class Publisher:
-    """One turn's deltas on their way out. What is generated and recorded in one breath is never published at all."""
+    """One turn's deltas on their way out. What is generated and recorded in one breath is never published at all.
+
+    One task a turn, from its first piece to `leave`, so that a piece costs no task of its own.
+    """
 
     def __init__(self, lease: Lease, *, hot: Hot, hub: Hub, on_lost: Callable[[], None]) -> None:
         self._ref = Ref(lease.tenant, lease.session)
@@ -29,71 +32,74 @@ class Publisher:
         self._hub = hub
         self._on_lost = on_lost
         self._waiting: list[Piece] = []
-        self._scheduled = False
+        self._shown = self._done = self._leaving = False
+        """Something of the step is out; a step is on record that was; no more steps."""
         self._sending: asyncio.Task[None] | None = None
-        self._clearing: asyncio.Task[None] | None = None
-        self._sent = False
+        self._idle: asyncio.Future[None] | None = None
         self._next = 0.0
 
     def push(self, pieces: Sequence[Piece]) -> None:
         """Publish these when the loop next comes round, or when it is time for the next batch."""
-        self._waiting.extend(pieces)
-        self._look_soon()
+        if pieces and not self._leaving:
+            self._waiting.extend(pieces)
+            self._wake()
 
     def hold(self) -> None:
         """The step is whole and about to be recorded: of one that nobody has been shown, nothing need go."""
-        if not self._sent:
+        if not self._shown:
             self._waiting = []
 
     def close(self) -> None:
-        """The step is on record: what is not out yet need not go, what the hot tier has may. Nobody waits for that."""
+        """The step is whole, and soon on record: what is not out yet need not go. The hot tier forgets it with the next
+        step, or the turn: until it is on record, whoever takes over goes on from there.
+        """
         self._waiting = []
-        if self._sent:
-            self._sent = False
-            self._clearing = asyncio.get_running_loop().create_task(self._clear())
+        if self._shown:
+            self._shown, self._done = False, True
 
-    async def _clear(self) -> None:
-        try:
-            await self._hot.clear(self._ref, self._epoch)
-        except Unavailable:
-            return
-        except LeaseLost:
-            self._on_lost()
+    def leave(self) -> None:
+        """The turn is over here: nothing more goes out."""
+        self._waiting, self._leaving = [], True
+        if self._sending is not None:
+            self._wake()
 
-    def _look_soon(self) -> None:
-        if self._waiting and not self._scheduled:
-            self._scheduled = True
-            asyncio.get_running_loop().call_soon(self._look)
-
-    def _look(self) -> None:
-        loop = asyncio.get_running_loop()
-        early = self._next - loop.time()
-        if early > 0 and self._waiting:
-            loop.call_later(early, self._look)
-            return
-        self._scheduled = False
-        if self._waiting and (self._sending is None or self._sending.done()):
-            self._next = loop.time() + PACE_SECONDS
-            self._sending = loop.create_task(self._send())
+    def _wake(self) -> None:
+        if self._sending is None or self._sending.done():
+            self._sending = asyncio.get_running_loop().create_task(self._send())
+        elif self._idle is not None and not self._idle.done():
+            self._idle.set_result(None)
 
     async def _send(self) -> None:
-        if self._clearing is not None:
-            await self._clearing
-            self._clearing = None
+        loop = asyncio.get_running_loop()
+        while self._waiting or self._done or not self._leaving:
+            early = self._next - loop.time()
+            if early > 0:
+                await asyncio.sleep(early)
+            try:
+                if self._done:
+                    self._done = False
+                    await self._hot.clear(self._ref, self._epoch)
+                if self._waiting:
+                    self._next = loop.time() + PACE_SECONDS
+                    await self._publish()
+            except Unavailable:
+                self._next = loop.time() + AGAIN_SECONDS
+            except LeaseLost:
+                self._on_lost()
+            if not (self._waiting or self._done or self._leaving):
+                self._idle = loop.create_future()
+                await self._idle
+        self._sending = None  # which holds, by its context, what a framework keeps of the turn
+
+    async def _publish(self) -> None:
         pieces, self._waiting = self._waiting, []
-        if not pieces:
-            return
         self._hub.live(self._ref, pieces, epoch=self._epoch)
-        self._sent = True
+        self._shown = True
         try:
             await self._hot.publish(self._ref, self._epoch, pieces)
         except Unavailable:
             # These go with what comes next, or by themselves: what the hot tier has of a step has no gaps.
-            self._waiting = [*pieces, *self._waiting] if len(pieces) < LATE_MAX else []
-            self._next = asyncio.get_running_loop().time() + AGAIN_SECONDS
-            self._look_soon()
-        except LeaseLost:
-            self._on_lost()
-        else:
-            self._hub.published(self._ref, pieces, epoch=self._epoch)
-            self._look_soon()
+            if not (self._done or self._leaving):
+                self._waiting = [*pieces, *self._waiting] if len(pieces) < LATE_MAX else []
+            raise
+        self._hub.published(self._ref, pieces, epoch=self._epoch)

@@ -3,7 +3,11 @@
 from collections.abc import AsyncIterator, Sequence
 from typing import Protocol
 
-from dalsegno.core.event import Event
+from dalsegno.core import codec
+from dalsegno.core.admit import answers
+from dalsegno.core.event import Event, TurnWaiting
+from dalsegno.core.input import Approval, ToolResult
+from dalsegno.core.session import Session
 from dalsegno.errors import Unreadable
 from dalsegno.ports import Ref
 
@@ -24,3 +28,15 @@ async def pages(read: Read, ref: Ref, *, through: int, after: int = 0) -> AsyncI
             raise Unreadable(f"session {ref.id}: its log has no event {after + 1}")
         yield events
         after = events[-1].seq
+
+
+async def has_waited(read: Read, session: Session, said: Approval | ToolResult) -> bool:
+    """Whether a turn waited for this decision once, and none does now. Reads the log: for who comes too late."""
+    if any(action.call_id == said.call_id for turn in session.open if not turn.cancel for action in turn.actions):
+        return False
+    async for page in pages(read, Ref(session.tenant, session.id), through=session.head):
+        for event in page:
+            data = codec.decode(event) if event.type == "turn.waiting" else None
+            if isinstance(data, TurnWaiting) and any(answers(said, action) for action in data.actions):
+                return True
+    return False

@@ -11,7 +11,6 @@ from functools import partial
 
 import msgspec
 
-from dalsegno.core import codec
 from dalsegno.core.append import Appended, Decide, Decision, Draft, Expect, Fenced, Known, Refusal, Then, append
 from dalsegno.core.context import Transcript
 from dalsegno.core.event import Event, ItemDone
@@ -100,7 +99,8 @@ class Recorder:
         self.recall(mine)
         if any(event.type == "turn.input" for event in mine):
             self.on_news()
-        if fresh and fresh[-1].type in ("session.deleted", "session.moved"):
+        gone = fresh and fresh[-1].type in ("session.deleted", "session.moved")
+        if gone or self.journal.attempt > self.lease.attempt:  # others have begun it anew
             self.lose()
 
     async def nothing_new(self) -> None:
@@ -122,9 +122,14 @@ class Recorder:
 
     async def settle(self) -> None:
         """Write what was deferred and read what others have appended, if there is anything."""
-        if self._queue:
+        if self._queue or self._unsure is not None:
             await self.append(())
         await self._look()
+
+    async def be_sure(self) -> None:
+        """Whoever was cancelled as it wrote may have written: what is asked for again may be on record."""
+        if self._unsure is not None:
+            await self.append(())
 
     async def _look(self) -> None:
         if self._stale and not self.lost:
@@ -163,15 +168,14 @@ class Recorder:
         await self._take_up()
         if then == "hold" and not self._queue:
             return Appended(self.session, self.lease, ())
-        batch, self._queue, self.notes, before = [*self._queue, *self.notes, *last_word], [], [], self.last
+        rest, self._queue, self.notes, before = [*self._queue, *self.notes], [], [], self.last
         try:
-            appended = await self._write(batch, then, seen)
-        except asyncio.CancelledError:
-            self._unsure, self._last_before = batch, before
+            appended = await self._write([*rest, *last_word], then, seen)
+        except BaseException:  # whatever it is, it may have been written, and must not be forgotten
+            self._unsure, self._last_before = rest, before
             raise
         if appended is None:
-            self._queue = batch[: len(batch) - len(last_word)]
-            self._stale = True
+            self._queue, self._stale = [*rest, *self._queue], True
         return appended
 
     @asynccontextmanager
@@ -209,9 +213,7 @@ class Recorder:
             await self._make_sure(self._unsure)
 
     async def _make_sure(self, batch: Sequence[Draft]) -> None:
-        """A writer was cancelled while its commit was under way; it carried others' drafts, too. Look what became of
-        it.
-        """
+        """A writer was cancelled in the middle of its commit, which carried others' drafts, too. What became of it?"""
         session = await patiently(partial(self.log.load, self.ref), closing=self.closing)
         if session is None or session.epoch != self.lease.epoch or session.owner != self.lease.owner:
             raise self._lost()
@@ -230,7 +232,7 @@ class Recorder:
             except Unavailable as error:
                 if error.outcome == "unknown":
                     self._doubt()
-                if self.closing():
+                if self.lost or self.closing():
                     raise self._lost() from None
                 await asyncio.sleep(next(pauses, PAUSES_SECONDS[-1]))
             else:
@@ -270,13 +272,11 @@ class Recorder:
             self.note(events)
 
     def _check(self, drafts: Sequence[Draft]) -> None:
-        """What no log can hold is the error of who brings it, before it is among what others have brought. A step that
-        was under way when its turn began to be undone is not recorded.
-        """
-        for draft in drafts:
-            codec.encode(draft.data)
-            if self.journal.undoing is not None and isinstance(draft.data, ItemDone) and draft.data.step is not None:
-                raise TurnOver
+        """A step that was under way when its turn began to be undone is not recorded."""
+        if self.journal.undoing is None:
+            return
+        if any(isinstance(draft.data, ItemDone) and draft.data.step is not None for draft in drafts):
+            raise TurnOver
 
     def lose(self) -> None:
         """The session has another owner: nothing can be written any more."""

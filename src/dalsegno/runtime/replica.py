@@ -206,6 +206,7 @@ class Replica:
                 held = await run_turn(lease, session, written, self._around)
             except LeaseLost:
                 await self.eraser.again(ref, closing=lambda: self._closing)
+                self._doubt()  # it may have been its own end, which took the next turn along, and whose answer was lost
                 return
             except Unavailable:
                 raise

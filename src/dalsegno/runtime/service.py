@@ -18,7 +18,7 @@ from dalsegno.core.event import (
     SessionCreated,
 )
 from dalsegno.core.ids import turn_number
-from dalsegno.core.input import Input, key_for
+from dalsegno.core.input import Approval, Input, ToolResult, key_for
 from dalsegno.core.json import JsonObject
 from dalsegno.core.lifecycle import create, delete, missing_text, moved_event, own_artifact, replay, update
 from dalsegno.core.move import expected, present
@@ -32,7 +32,7 @@ from dalsegno.ports import Blobs, Ids, Page, Query, Ref, Warm
 from dalsegno.runtime.decided import result_of
 from dalsegno.runtime.feed import Feed
 from dalsegno.runtime.health import Health, is_ready, look
-from dalsegno.runtime.reading import pages
+from dalsegno.runtime.reading import has_waited, pages
 from dalsegno.runtime.replica import Replica
 from dalsegno.runtime.stream import Stream, open_stream
 from dalsegno.runtime.watch import Watches
@@ -126,7 +126,7 @@ class Service:
 
     async def items(self, ref: Ref, *, after: int, limit: int) -> tuple[Sequence[JsonObject], int | None]:
         """A page of the conversation after event `after`, and the event to continue after, if there may be more."""
-        session = await self.get(ref)
+        session = self._not_ahead(await self.get(ref), after)
         events = await self._read(ref, after=after, limit=limit)
         last = events[-1].seq if events else session.head
         whole = await self._with_texts(ref, events)
@@ -138,7 +138,14 @@ class Service:
         """Put an input on record."""
         keyed = key_for(key, said) if key is not None else None
         admission = Admission(ref.tenant, ref.id, said, keyed, opening=opening, settling=self._settling)
-        return (await self._texts.admit(admission, log=self._warm, admit=self._replica.admit)).receipt
+        try:
+            return (await self._texts.admit(admission, log=self._warm, admit=self._replica.admit)).receipt
+        except Refused as refused:
+            if refused.code != "no_such_action" or not isinstance(said, Approval | ToolResult):
+                raise
+            if await has_waited(self._read, await self.get(ref), said):
+                raise Refused("already_decided", f"{said.call_id} has been decided, or its turn has ended") from None
+            raise
 
     async def turn(self, ref: Ref, turn: str, *, wait: timedelta = timedelta()) -> Turn:
         """The turn; with `wait`, once it has ended or waits for somebody, or that time is over."""
@@ -153,17 +160,14 @@ class Service:
 
     async def events(self, ref: Ref, *, after: int, limit: int) -> Sequence[Event]:
         """A page of the log."""
-        session = await self.get(ref)
-        if after > session.head:
-            raise Refused("cursor_ahead", f"the session ends at {session.head}")
+        self._not_ahead(await self.get(ref), after)
         return await self._with_texts(ref, await self._read(ref, after=after, limit=limit))
 
     async def follow(self, ref: Ref, *, after: Cursor | None, turn: str | None = None) -> Stream:
         """A stream from a cursor (None = from now on), of the session or of one of its turns."""
         session = await self.get(ref)
         cursor = Cursor(session.head) if after is None else after
-        if cursor.seq > session.head:
-            raise Refused("cursor_ahead", f"the session ends at {session.head}")
+        self._not_ahead(session, cursor.seq)
         first = None if turn is None else self._number(session, turn)
         composer = Composer(cursor, turn=first)
         if first is not None and session.turn(first) is None:
@@ -213,6 +217,11 @@ class Service:
         session = result_of(decision)
         if isinstance(decision, Write):
             self._replica.hub.announce(ref, session, decision.events)
+        return session
+
+    def _not_ahead(self, session: Session, after: int) -> Session:
+        if after > session.head:
+            raise Refused("cursor_ahead", f"the session ends at {session.head}")
         return session
 
     def _number(self, session: Session, turn: str) -> int:

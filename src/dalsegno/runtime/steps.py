@@ -1,27 +1,26 @@
 """A model's step: what it says goes out as it comes and into the log once it is whole."""
 
 import asyncio
-from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator, Sequence
+from collections.abc import AsyncGenerator, Callable, Iterator, Sequence
 from contextlib import aclosing
 
 from dalsegno.core import item as items
 from dalsegno.core import json
 from dalsegno.core.append import Draft
 from dalsegno.core.event import ItemDone, ToolIntent
-from dalsegno.core.generation import Diverged, Generation
+from dalsegno.core.generation import Diverged, Generation, Pieces
 from dalsegno.core.ids import item_id
 from dalsegno.core.json import JsonObject, clean_text
 from dalsegno.core.part import Arguments, Continue, Detail, Part, Thought, ToolCall, Usage, add_usage
 from dalsegno.core.step import StepRecord
 from dalsegno.core.stream import Piece
-from dalsegno.errors import DalsegnoError
+from dalsegno.errors import DalsegnoError, TurnOver
 from dalsegno.runtime.publisher import Publisher
 from dalsegno.runtime.recorder import Recorder
 from dalsegno.runtime.texts import Texts
 
 Intent = Callable[[JsonObject], ToolIntent]
 Model = Callable[[], AsyncGenerator[Part]]
-Publish = Callable[[Generation, tuple[Piece, ...] | Diverged], Awaitable[None]]
 BESIDE = (Usage, Detail, Continue)
 
 
@@ -63,13 +62,12 @@ class Speaker:
         when it is done. `model` is called once `prefix` is that call's.
         """
         if self._speaking is not None or inside is not None:
-            generation, publish = self._generation(), _keep
-            return await self._listen(model(), generation, publish, StepRecord((), through, inside=inside), key=key)
+            return await self._listen(model(), self._generation(), StepRecord((), through, inside=inside), key=key)
         self._speaking = asyncio.current_task()
         try:
             generation = self._open = self._open or self._generation()
             generation.ask(label or key)
-            return await self._listen(model(), generation, self._publish, StepRecord((), through), key=key)
+            return await self._listen(model(), generation, StepRecord((), through), key=key)
         finally:
             self._speaking = None
 
@@ -77,27 +75,26 @@ class Speaker:
         return Generation(turn=self._recorder.lease.turn, base=self._recorder.head)
 
     async def _listen(
-        self, parts: AsyncGenerator[Part], generation: Generation, publish: Publish, step: StepRecord, *, key: str
+        self, parts: AsyncGenerator[Part], generation: Generation, step: StepRecord, *, key: str
     ) -> tuple[JsonObject, ...]:
         beside, last, ids = _Beside(generation), "", set(self._recorder.journal.calls)
+        show = self._publisher.push if generation is self._open else _keep
         async with aclosing(parts):
             async for part in parts:
+                self._go_on()
                 if isinstance(part, BESIDE):
                     last = beside.note(part, last)
-                elif isinstance(part, Arguments):
-                    if last != items.CALL:
-                        raise DalsegnoError("Arguments() go on with the call before them, and there is none")
-                    await publish(generation, generation.text(clean_text(part.text)))
-                else:
-                    kind, text = _text_of(part)
-                    if kind != last or kind == items.CALL:
-                        await publish(generation, generation.open(self._new(kind, part, ids)))
-                        last = kind
-                    if text:
-                        await publish(generation, generation.text(text))
+                    continue
+                kind, text = _text_of(part)
+                if kind != last or isinstance(part, ToolCall):
+                    news, last = generation.open(self._new(kind, part, ids)), kind
+                    show(news if isinstance(news, tuple) else await self._close_shown(news, generation))
+                if text:
+                    news = generation.text(text)
+                    show(news if isinstance(news, tuple) else await self._close_shown(news, generation))
         finished = generation.finish()
         if isinstance(finished, Diverged):
-            await publish(generation, finished)
+            show(await self._close_shown(finished, generation))
             finished = generation.finish()
             assert not isinstance(finished, Diverged)
         finished = finished or (items.step(key, None, item_id=self.new_id(items.STEP)),)
@@ -132,14 +129,19 @@ class Speaker:
         """The same, as long as it may still be gone on with."""
         return [] if self._open is None else self._incomplete(self._open.abandon())
 
-    async def _publish(self, generation: Generation, pieces: tuple[Piece, ...] | Diverged) -> None:
-        if isinstance(pieces, Diverged):
-            self._publisher.close()
-            self._open = None
-            await self._recorder.append(self._incomplete(pieces.items))
-            self._open = generation
-            pieces = generation.restart(base=self._recorder.head)
-        self._publisher.push(pieces)
+    def _go_on(self) -> None:
+        """The end closes the open step: of one that the agent left behind nothing more is said, or recorded."""
+        if self._recorder.closed and self._speaking is asyncio.current_task():
+            raise TurnOver
+
+    async def _close_shown(self, diverged: Diverged, generation: Generation) -> Pieces:
+        """What was shown is put on record as it is; the pieces to go on with instead."""
+        self._publisher.close()
+        self._open = None
+        await self._recorder.append(self._incomplete(diverged.items))
+        self._go_on()
+        self._open = generation
+        return generation.restart(base=self._recorder.head)
 
     def _incomplete(self, closed: Sequence[JsonObject]) -> list[Draft]:
         return [Draft(ItemDone(item, streamed=True), self._recorder.lease.turn) for item in closed]
@@ -149,6 +151,7 @@ class Speaker:
         streamed = generation is self._open and generation.made > 0
         within = step.inside
         kept = [await self.kept(item) if within is None else items.inside(within, item) for item in step.items]
+        self._go_on()
         first = ItemDone(kept[0], step=key, streamed=streamed, through=step.through, usage=step.usage)
         drafts = [Draft(first, turn)]
         drafts += [Draft(ItemDone(item, step=key, streamed=streamed), turn) for item in kept[1:]]
@@ -168,6 +171,8 @@ class Speaker:
             self._publisher.close()
 
     def _new(self, kind: str, part: Part, ids: set[str]) -> JsonObject:
+        if isinstance(part, Arguments):
+            raise DalsegnoError("Arguments() go on with the call before them, and there is none")
         item_id = self.new_id(kind)
         if isinstance(part, ToolCall):
             call_id = clean_text(part.id)
@@ -206,14 +211,16 @@ class _Beside:
         return (items.detailed(item, self._details.get(place, {})) for place, item in enumerate(made))
 
 
-def _text_of(part: str | Thought | ToolCall) -> tuple[str, str]:
+def _text_of(part: str | Thought | ToolCall | Arguments) -> tuple[str, str]:
     if isinstance(part, str):
         return items.MESSAGE, clean_text(part)
     if isinstance(part, Thought):
         return items.REASONING, clean_text(part.text)
+    if isinstance(part, Arguments):
+        return items.CALL, clean_text(part.text)
     arguments = part.arguments if isinstance(part.arguments, str) else json.dumps(part.arguments).decode()
     return items.CALL, clean_text(arguments)
 
 
-async def _keep(generation: Generation, pieces: tuple[Piece, ...] | Diverged) -> None:
+def _keep(pieces: Pieces) -> None:
     """Nobody is shown what is said beside the open step, until it is on record."""

@@ -45,9 +45,7 @@ class ToolBox:
         self._closing = tiers.closing
         self._texts = texts
         self._recall = Recall(recorder, tiers=tiers, near=near)
-        self._transactor = (
-            None if transactions is None else Transactor(recorder, tiers=tiers, store=transactions, draft=self._draft)
-        )
+        self._transactor = None if transactions is None else Transactor(recorder, tiers=tiers, store=transactions)
         self._tools: dict[str, Tool] = {}
         self._digests: dict[str, bytes] = {}
         self.under_way = Calls()
@@ -118,8 +116,8 @@ class ToolBox:
             return await self._carry_out(call)
 
     async def _carry_out(self, call: JsonObject) -> str | Action:
-        journal = self._recorder.journal
-        call_id = str(call["call_id"])
+        journal, call_id = self._recorder.journal, str(call["call_id"])
+        await self._recorder.be_sure()
         known = journal.outputs.get(call_id)
         if known is not None:
             return str(known["output"])
@@ -188,7 +186,7 @@ class ToolBox:
             if self._recorder.lost or tool.effect == "read" or not await outlast(work, unless=self._is_left):
                 work.cancel()
                 raise
-            await seen_through(self._record(call, work.result()))
+            await self._record(call, work.result())
             raise
 
     def _is_left(self) -> bool:
@@ -197,7 +195,7 @@ class ToolBox:
     async def _run_in_transaction(self, tool: Tool, call: Call) -> Outcome | str:
         if self._transactor is None:
             return misunderstood("this store offers no transactions to tools")
-        made = await self._transactor.run(tool, call)
+        made = await self._transactor.run(tool, call, self._draft)
         return str(self._recorder.journal.outputs[call.id]["output"]) if made is None else made
 
     async def undo_in_transaction(self, tool: Tool, call: Call, record: Callable[[Outcome], Draft]) -> Outcome | None:
@@ -223,10 +221,13 @@ class ToolBox:
         return None if output is None else await self._record(call, Outcome(output, idle=True))
 
     async def _record(self, call: JsonObject, outcome: Outcome) -> str:
-        call_id = str(call["call_id"])
+        """What was done goes on record, also when its caller is cancelled meanwhile: it may call again."""
+        return await seen_through(self._write(str(call["call_id"]), outcome))
+
+    async def _write(self, call_id: str, outcome: Outcome) -> str:
         draft, put = self._draft(call_id, outcome)
         if put is not None:
-            await seen_through(patiently(put, closing=self._closing))
+            await patiently(put, closing=self._closing)
         await self._recorder.append([draft])
         return str(self._recorder.journal.outputs[call_id]["output"])
 

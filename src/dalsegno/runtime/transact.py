@@ -57,29 +57,20 @@ class _Owed(Exception):
 
 
 class Transactor:
-    """Runs one turn's transactional tools. `draft` makes the record of an output, and says what has to be put into the
-    cold tier before it may be written.
-    """
+    """Runs one turn's transactional tools."""
 
-    def __init__(
-        self,
-        recorder: Recorder,
-        *,
-        tiers: Tiers,
-        store: Transactions,
-        draft: Drafted,
-    ) -> None:
+    def __init__(self, recorder: Recorder, *, tiers: Tiers, store: Transactions) -> None:
         self._recorder = recorder
         self._log = tiers.log
         self._closing = tiers.closing
         self._store = store
-        self._draft = draft
 
-    async def run(self, tool: Tool, call: Call) -> Outcome | None:
+    async def run(self, tool: Tool, call: Call, draft: Drafted) -> Outcome | None:
         """None once the output is on record, together with what the tool wrote. Otherwise nothing of it was applied,
-        and this is what the model is to be told.
+        and this is what the model is to be told. `draft` makes the record, and says what has to be put into the cold
+        tier before it may be written.
         """
-        return await self._until(tool, call, self._recorder.journal.outputs, self._draft)
+        return await self._until(tool, call, self._recorder.journal.outputs, draft)
 
     async def undo(self, tool: Tool, call: Call, record: Callable[[Outcome], Draft]) -> Outcome | None:
         """The same of a call's compensation, which `tool` runs; `record` makes the record of it."""

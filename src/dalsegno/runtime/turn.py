@@ -83,6 +83,7 @@ class Running(msgspec.Struct):
 
     recorder: Recorder
     speaker: Speaker
+    publisher: Publisher
     turn: Turn
     saga: Saga
 
@@ -120,6 +121,7 @@ async def run_turn(lease: Lease, session: Session, written: Sequence[Event], aro
         log.debug("turn %s of session %s is parked", lease.turn, lease.session)
     finally:
         around.tiers.hub.unwatch(recorder.ref, recorder.poke)
+        running.publisher.leave()
         recorder.over = True
     if not recorder.lost:
         around.contexts.give_back(recorder.ref, recorder.transcript)
@@ -148,9 +150,13 @@ async def prepare(lease: Lease, session: Session, written: Sequence[Event], arou
     agent = around.agent(recorder.session.agent)
     saga = Saga(recorder, speaker, tools, play=partial(_rehearse, agent, handle), draining=around.draining)
     around.tiers.hub.watch(ref, recorder.poke)
-    shorten(recorder, speaker, around.context_limit_bytes)
-    await recorder.settle()
-    return Running(recorder, speaker, handle(), saga)
+    try:
+        shorten(recorder, speaker, around.context_limit_bytes)
+        await recorder.settle()
+    except BaseException:
+        around.tiers.hub.unwatch(ref, recorder.poke)
+        raise
+    return Running(recorder, speaker, publisher, handle(), saga)
 
 
 async def adopt(recorder: Recorder, speaker: Speaker, around: Surroundings) -> None:

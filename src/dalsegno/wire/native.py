@@ -5,6 +5,7 @@ An event's `data` is spliced in as the log holds it, never parsed; turn numbers 
 
 from collections.abc import Hashable, Sequence
 from datetime import datetime, timedelta
+from functools import lru_cache
 from typing import TypeAlias, assert_never
 
 import msgspec
@@ -12,7 +13,7 @@ import msgspec
 from dalsegno.core.admit import Receipt
 from dalsegno.core.event import Event
 from dalsegno.core.ids import turn_id
-from dalsegno.core.json import Json, JsonObject, dumps
+from dalsegno.core.json import JsonObject, dumps
 from dalsegno.core.session import Session
 from dalsegno.core.stream import Dropped, Frame, Piece
 from dalsegno.core.turn import Turn
@@ -50,7 +51,13 @@ class _Page(msgspec.Struct, frozen=True):
 
 def time_text(at: int) -> str:
     """Unix milliseconds as RFC 3339, in UTC with milliseconds."""
-    return (_EPOCH + timedelta(milliseconds=at)).isoformat(timespec="milliseconds") + "Z"
+    seconds, milliseconds = divmod(at, 1000)
+    return f"{_second_text(seconds)}.{milliseconds:03d}Z"
+
+
+@lru_cache(maxsize=1024)
+def _second_text(seconds: int) -> str:
+    return (_EPOCH + timedelta(seconds=seconds)).isoformat()
 
 
 # ------------------------------------------------------------------------------------------------ objects
@@ -134,22 +141,18 @@ _Encoded: TypeAlias = tuple[str, bytes]
 
 
 def _passing(session: str, what: Piece | Dropped, now: int) -> _Encoded:
-    turn, at = turn_id(session, what.turn), time_text(now)
+    data: JsonObject
     match what:
         case Dropped():
-            kind, data = "item.dropped", _object(item_id=what.item_id, reason=what.reason)
+            kind, data = "item.dropped", {"item_id": what.item_id, "reason": what.reason}
         case Piece(item=None):
             kind = "item.delta"
-            data = _object(item_id=what.item_id, field=what.field, at=what.offset, delta=what.delta)
+            data = {"item_id": what.item_id, "field": what.field, "at": what.offset, "delta": what.delta}
         case Piece():
-            kind, data = "item.added", _object(item=what.item)
+            kind, data = "item.added", {"item": what.item}
         case _:
             assert_never(what)
-    return kind, dumps(_Passing(kind, turn, at, data))
-
-
-def _object(**fields: Json) -> JsonObject:
-    return fields
+    return kind, dumps(_Passing(kind, turn_id(session, what.turn), time_text(now), data))
 
 
 def _encode(session: str, frame: Frame, now: int) -> _Encoded:
@@ -172,36 +175,37 @@ def socket_frame(session: str, frame: Frame, *, now: int) -> bytes:
 
 
 class Frames:
-    """Encoded frames, so that the subscribers of a session share the work. The caller owns it; it forgets the oldest.
+    """Encoded frames, so that the subscribers of a session share the work. The caller owns it; it forgets the older
+    half.
 
     An entry is found by everything that decides its bytes, so that no two tenants can ever meet in one.
     """
 
     def __init__(self, *, bytes_max: int = FRAMES_BYTES_MAX) -> None:
-        self._bytes_max = bytes_max
+        self._half = bytes_max // 2
         self._bytes = 0
-        self._found: dict[Hashable, bytes] = {}
+        self._young: dict[Hashable, bytes] = {}
+        self._old: dict[Hashable, bytes] = {}
 
     def sse(self, session: str, frame: Frame, *, now: int) -> bytes:
         """`sse_frame`, remembered."""
         key = _key("sse", session, frame)
-        found = self._found.get(key)
+        found = self._young.get(key) or self._old.get(key)
         return self._keep(key, sse_frame(session, frame, now=now)) if found is None else found
 
     def socket(self, session: str, frame: Frame, *, now: int) -> bytes:
         """`socket_frame`, remembered."""
         key = _key("socket", session, frame)
-        found = self._found.get(key)
+        found = self._young.get(key) or self._old.get(key)
         return self._keep(key, socket_frame(session, frame, now=now)) if found is None else found
 
     def _keep(self, key: Hashable, encoded: bytes) -> bytes:
         if key is None or len(encoded) > FRAME_BYTES_MAX:
             return encoded
-        self._found[key] = encoded
+        self._young[key] = encoded
         self._bytes += len(encoded)
-        while self._bytes > self._bytes_max:
-            oldest = next(iter(self._found))
-            self._bytes -= len(self._found.pop(oldest))
+        if self._bytes > self._half:
+            self._old, self._young, self._bytes = self._young, {}, 0
         return encoded
 
 

@@ -2,7 +2,6 @@
 
 import asyncio
 from collections.abc import AsyncGenerator
-from contextlib import suppress
 from typing import Any, cast
 
 from langchain_core.callbacks import AsyncCallbackHandler, AsyncCallbackManagerForLLMRun
@@ -23,36 +22,37 @@ class Listener(AsyncCallbackHandler, _StreamingCallbackHandler[Any]):
 
     def __init__(self) -> None:
         self._parts: list[Part] = []
-        self._something, self._over = asyncio.Event(), asyncio.Event()
+        self._due = asyncio.Event()
+        self._over = False
+        self._next = 0.0
 
     def end(self, _: object = None) -> None:
         """Nothing more comes."""
-        self._over.set()
-        self._something.set()
+        self._over = True
+        self._due.set()
 
     async def batches(self) -> AsyncGenerator[list[Part], None]:
         """What was said since, again and again until the end."""
-        while not self._over.is_set() or self._parts:
-            await self._something.wait()
-            self._something.clear()
+        while not self._over or self._parts:
+            await self._due.wait()
+            self._due.clear()
             said, self._parts = self._parts, []
+            self._next = asyncio.get_running_loop().time() + PACE_SECONDS
             yield said
-            with suppress(TimeoutError):
-                async with asyncio.timeout(PACE_SECONDS):
-                    await self._over.wait()
 
     async def on_llm_new_token(
         self, token: Any, *, chunk: GenerationChunk | ChatGenerationChunk | None = None, **kwargs: Any
     ) -> None:
         """One more piece of the answer."""
         message = getattr(chunk, "message", None)
-        if isinstance(message, AIMessageChunk):
-            for part in parts_of(message):
-                if self._parts and isinstance(part, str) and isinstance(self._parts[-1], str):
-                    self._parts[-1] += part
-                else:
-                    self._parts.append(part)
-            self._something.set()
+        for part in parts_of(message) if isinstance(message, AIMessageChunk) else ():
+            if not self._parts:
+                loop = asyncio.get_running_loop()
+                loop.call_at(max(self._next, loop.time()), self._due.set)
+            if self._parts and isinstance(part, str) and isinstance(self._parts[-1], str):
+                self._parts[-1] += part
+            else:
+                self._parts.append(part)
 
     def tap_output_aiter(self, run_id: Any, output: Any) -> Any:
         """As it comes."""

@@ -246,12 +246,10 @@ def _with_parts(raw: Raw, change: Any) -> Raw:
 def _typed(raw: Raw) -> Any:
     """The item as the SDK expects it. Lenient, as its own client is: servers that speak nearly the protocol count."""
     known = _KNOWN.get(str(raw.get("type")))
-    if known is not None:
-        return known.construct(**raw)
     try:
-        return _any_item().validate_python(raw)
+        return _any_item().validate_python(raw) if known is None else known.model_validate(raw)
     except ValidationError:
-        return raw
+        return raw if known is None else known.construct(**raw)
 
 
 @cache

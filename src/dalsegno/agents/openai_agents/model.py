@@ -3,7 +3,7 @@ ever after.
 """
 
 from collections.abc import AsyncGenerator, AsyncIterator, Iterable
-from contextlib import aclosing, asynccontextmanager
+from contextlib import asynccontextmanager
 from dataclasses import replace
 from typing import Any
 
@@ -13,7 +13,7 @@ from openai.types.responses import Response, ResponseCompletedEvent, ResponseUsa
 
 from dalsegno.agents.openai_agents.items import Shown, plain
 from dalsegno.agents.openai_agents.run import current_run
-from dalsegno.agents.openai_agents.speech import Speech
+from dalsegno.agents.openai_agents.speech import DELTAS, Speech
 from dalsegno.core import part
 from dalsegno.core.json import JsonObject
 from dalsegno.core.part import Continue, Part
@@ -48,16 +48,12 @@ class RecordedModel(Model):
         if settings.include_usage is None:
             settings = replace(settings, include_usage=True)  # otherwise a stream of Chat Completions tells no usage
 
-        async def answer(shown: Shown, prefix: str) -> AsyncGenerator[Part]:
+        def answer(shown: Shown, prefix: str) -> AsyncGenerator[Part]:
             request = (system_instructions, shown, settings)
             if prefix:
-                yield Continue()
                 begun: Shown = [*shown, {"role": "assistant", "content": prefix}]
                 request = (system_instructions, begun, _continuing(settings))
-            heard = _heard(self._inner, request, given, Speech(prefix=prefix))
-            async with aclosing(heard):
-                async for said in heard:
-                    yield said
+            return _heard(self._inner, request, given, prefix)
 
         return await run.ask(answer, asked, tools=given["tools"], handoffs=given["handoffs"])
 
@@ -103,20 +99,23 @@ def recorded(model: Model) -> RecordedModel:
 
 
 async def _heard(
-    inner: Model, asked: tuple[str | None, Shown, ModelSettings], given: dict[str, Any], speech: Speech
+    inner: Model, asked: tuple[str | None, Shown, ModelSettings], given: dict[str, Any], prefix: str
 ) -> AsyncGenerator[Part]:
-    """Everything the model says, live. One that cannot stream says it at once."""
+    """Everything the model says, live, behind the beginning that it was given. Who cannot stream says it at once."""
     instructions, shown, settings = asked
+    speech = Speech(prefix=prefix)
     response: Any = None
+    if prefix:
+        yield Continue()
     try:
         async with _closing(inner.stream_response(instructions, shown, settings, **given)) as events:
             async for event in events:
-                if event.type in BROKEN:
-                    raise ModelBehaviorError(f"the model's answer broke off: {_why(event)}")
-                if event.type in ENDED:
-                    response = event.response
-                for said in _said(event, speech):
+                kind = event.type
+                piece = kind in DELTAS
+                for said in speech.hear(kind, event.output_index, event.delta) if piece else _said(event, speech):
                     yield said
+                if kind in ENDED:
+                    response = event.response
     except NotImplementedError:
         whole = await inner.get_response(instructions, shown, settings, **given)
         for said in _end(speech, whole.output, whole.usage, whole.response_id):
@@ -140,12 +139,14 @@ async def _closing(stream: Any) -> AsyncIterator[Any]:
 
 
 def _said(event: Any, speech: Speech) -> Iterable[Part]:
-    if event.type == "response.output_item.done":
-        return speech.done(event.output_index, event.item)
+    """What follows of an event that brings no piece of an item."""
     if event.type == "response.output_item.added":
         return speech.added(event.output_index, event.item)
-    delta = getattr(event, "delta", "")
-    return speech.hear(event.type, getattr(event, "output_index", -1), delta if isinstance(delta, str) else "")
+    if event.type == "response.output_item.done":
+        return speech.done(event.output_index, event.item)
+    if event.type in BROKEN:
+        raise ModelBehaviorError(f"the model's answer broke off: {_why(event)}")
+    return ()
 
 
 def _continuing(settings: ModelSettings) -> ModelSettings:

@@ -100,7 +100,9 @@ class Run:
     async def _settle(self, shown: Sequence[Any]) -> None:
         """Put on record what the SDK itself answered to calls that nobody carries out: those that name no tool."""
         for call_id, call in self._calls.items():
-            if self.turn.answered(call_id) is None and (said := _said(shown, call_id)) is not None:
+            if call_id in self.handles or self.turn.answered(call_id) is not None:
+                continue
+            if (said := _said(shown, call_id)) is not None:
                 await self.turn.perform([call], tools=[_answered(str(call["name"]), said)])
 
     def _shown(self, context: Context, asked: Shown) -> Shown:

@@ -5,20 +5,22 @@ else belongs to an item follows once it is done. Items without a shape of ours (
 are kept with their neighbours.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 from dalsegno.agents.openai_agents.items import KEY, Raw, plain, stripped, texts_of
 from dalsegno.core.item import CALL, MESSAGE, REASONING
 from dalsegno.core.part import Arguments, Detail, Part, Thought, ToolCall
 
-DELTAS = {
-    "response.output_text.delta": MESSAGE,
-    "response.refusal.delta": MESSAGE,
-    "response.reasoning_summary_text.delta": REASONING,
-    "response.reasoning_text.delta": REASONING,
-    "response.function_call_arguments.delta": CALL,
+DELTAS: dict[str, Callable[[str], Part]] = {
+    "response.output_text.delta": str,
+    "response.refusal.delta": str,
+    "response.reasoning_summary_text.delta": Thought,
+    "response.reasoning_text.delta": Thought,
+    "response.function_call_arguments.delta": Arguments,
 }
-SPOKEN = frozenset({MESSAGE, REASONING, CALL})
+"""The events that bring a piece of an item, and what it is a piece of."""
+PARTS: dict[str, Callable[[str], Part]] = {MESSAGE: str, REASONING: Thought, CALL: Arguments}
+"""The items that have a shape of ours."""
 
 
 class Speech:
@@ -43,14 +45,13 @@ class Speech:
             self._calling = True
             yield ToolCall(str(raw["name"]), "", id=str(raw["call_id"]))
 
-    def hear(self, kind: str, place: int, delta: str) -> Iterable[Part]:
+    def hear(self, kind: str, place: int, delta: str) -> tuple[Part, ...]:
         """A piece of the item at that place of the answer. What comes out of order waits until its item is done."""
-        shape = DELTAS.get(kind)
-        if shape is None or place != self._next or not delta or (shape == CALL and not self._calling):
+        part = DELTAS[kind]
+        if place != self._next or not delta or (part is Arguments and not self._calling):
             return ()
         self._said.append(delta)
-        said = _part(shape, delta)
-        return (said,) if self._begun else (*self._begin(), said)
+        return (part(delta),) if self._begun else (*self._begin(), part(delta))
 
     def done(self, place: int, item: object) -> Iterator[Part]:
         """An item is whole."""
@@ -86,7 +87,7 @@ class Speech:
     def _item(self, raw: Raw) -> Iterator[Part]:
         self._next += 1
         kind = raw.get("type")
-        if kind not in SPOKEN:
+        if kind not in PARTS:
             self._before.append(raw)
             return
         yield from self._begin()
@@ -98,18 +99,11 @@ class Speech:
         as_heard = text.startswith(said)
         rest = text[len(said) :] if as_heard else ""
         if rest or not (said or kind == CALL):
-            yield _part(str(kind), rest)
+            yield PARTS[str(kind)](rest)
         self._pending = {"item": stripped(raw) if as_heard or kind == CALL else raw}
         if self._before:
             self._pending["before"], self._before = self._before, []
         self._begun, self._calling, self._said = False, False, []
-
-
-def _part(kind: str, text: str) -> Part:
-    """A piece of an item of that shape."""
-    if kind == CALL:
-        return Arguments(text)
-    return text if kind == MESSAGE else Thought(text)
 
 
 def _prefixed(raw: Raw, prefix: str) -> Raw:

@@ -9,6 +9,7 @@ from typing import IO, Any, TypeVar
 
 import click
 
+from dalsegno.errors import Refused
 from dalsegno.ops.cli.bring import FRAMEWORKS, bring
 from dalsegno.ops.cli.copy import copy_sessions
 from dalsegno.ops.cli.options import options
@@ -91,6 +92,8 @@ def events(ctx: click.Context, /, session: str, after: int, as_json: bool, **giv
     from dalsegno.ops import screen
 
     log = _events(_do(ctx, given, lambda desk: desk.export(session)))
+    if after > len(log):
+        raise Refused("cursor_ahead", f"the session's head is {len(log)}")
     found = [event for event in log if event["seq"] > after]
     if as_json:
         for event in found:
@@ -112,7 +115,8 @@ def export(ctx: click.Context, /, session: str, output: IO[bytes], **given: str 
     \b
       dalsegno sessions export 0198f0c2-7d1e-7c3a-9b52-5f0d4f6f1a2b > session.ndjson
     """
-    output.write(_do(ctx, given, lambda desk: desk.export(session)))
+    content = _do(ctx, given, lambda desk: desk.export(session))
+    output.write(content)  # opened only now: what is there already is not lost to an export that fails
 
 
 @sessions.command("import")

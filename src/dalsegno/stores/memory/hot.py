@@ -21,10 +21,12 @@ from dalsegno.stores.memory.entries import MemoryEntries
 LIFETIME = timedelta(minutes=10)
 STEPS_MAX = 10_000
 STEP_BYTES_MAX = 8 * 1024 * 1024
+PIECE_BYTES = 200
+"""Of a piece, beside its text."""
 
 
 class CachedStep(msgspec.Struct):
-    """A session's open step: contiguous pieces as (end, bytes).
+    """A session's open step: contiguous pieces, and about how many bytes they are.
 
     `epoch` is the newest one seen, `author` the one that the pieces were last published under. `expires` is in seconds.
     """
@@ -34,7 +36,7 @@ class CachedStep(msgspec.Struct):
     base: int = 0
     end: int = 0
     size: int = 0
-    pieces: list[tuple[int, bytes]] = []
+    pieces: list[Piece] = []
     expires: float = 0.0
 
     def forget(self, *, base: int) -> None:
@@ -47,10 +49,10 @@ class CachedStep(msgspec.Struct):
             return
         if piece.base > self.base:
             self.forget(base=piece.base)
-        content = msgspec.json.encode(piece)
-        if piece.at == self.end and self.size + len(content) <= STEP_BYTES_MAX:
-            self.end, self.size = piece.end, self.size + len(content)
-            self.pieces.append((piece.end, content))
+        size = PIECE_BYTES + len(piece.delta)
+        if piece.at == self.end and self.size + size <= STEP_BYTES_MAX:
+            self.end, self.size = piece.end, self.size + size
+            self.pieces.append(piece)
 
 
 class MemoryCache:
@@ -173,5 +175,4 @@ class MemoryHot:
 def _reading(step: CachedStep, *, after: int) -> OpenStep | None:
     if not step.pieces:
         return None
-    pieces = (msgspec.json.decode(content, type=Piece) for end, content in step.pieces if end > after)
-    return OpenStep(step.base, step.epoch, tuple(pieces))
+    return OpenStep(step.base, step.epoch, tuple(piece for piece in step.pieces if piece.end > after))

@@ -15,7 +15,7 @@ import time
 import weakref
 from collections.abc import Sequence
 from datetime import timedelta
-from typing import Any
+from typing import Any, NamedTuple
 
 import psycopg
 
@@ -29,6 +29,14 @@ from dalsegno.stores.postgres.sessions import Sessions
 AGAIN_SECONDS = 0.05
 GRACE_SECONDS = 0.1
 """How long a lock must be gone: who lives and has lost its connection has another one before that."""
+
+
+class Record(NamedTuple):
+    """A replica's: whether it beat in time, and whether the server has let go of the lock that the record names."""
+
+    member: Member
+    alive: bool
+    unlocked: bool
 
 
 class PostgresFleet:
@@ -57,23 +65,23 @@ class PostgresFleet:
         self._beat = beat
 
     async def bury(self) -> Sequence[str]:
-        """See port `Fleet`. Two small reads; a wait and a write only when somebody seems to have died."""
+        """See port `Fleet`. One small read; a wait and a write only when somebody seems to have died."""
         own = self._beat.name if self._beat else None
-        records = await self._records()
+        others = [record for record in await self._records() if record.member.incarnation != own]
         buried: list[str] = []
         if self._beat is None or self._beat.is_settled():
-            gone = [name for name in await self._names("replica_unlocked", {}) if name != own]
+            gone = [record.member.incarnation for record in others if record.unlocked]
             if gone:
                 await asyncio.sleep(GRACE_SECONDS)
-                buried = await self._names("replica_bury", {"names": gone})
+                buried = await self._bury(gone)
         # Who only misses its time is dead to claims, but keeps its record: it may be woken and beat again. Named once.
-        missed = {name for name, (_, alive) in records.items() if not alive and name != own} - {*buried}
+        missed = {record.member.incarnation for record in others if not record.alive} - {*buried}
         late, self._missed = missed - self._missed, missed
         return [*buried, *sorted(late)]
 
     async def members(self) -> Sequence[Member]:
         """See port `Fleet`."""
-        return [member for member, alive in (await self._records()).values() if alive]
+        return [record.member for record in await self._records() if record.alive]
 
     async def holdings(self, incarnation: str) -> Sequence[Ref]:
         """See port `Fleet`."""
@@ -93,14 +101,14 @@ class PostgresFleet:
         if beat is not None:
             await asyncio.to_thread(beat.close)
 
-    async def _records(self) -> dict[str, tuple[Member, bool]]:
+    async def _records(self) -> list[Record]:
         async with self._connections.cursor() as cursor:
             found = await (await cursor.execute(self._sql["replica_list"])).fetchall()
-        return {name: (Member(name, replica, pid, url), alive) for name, replica, pid, url, alive in found}
+        return [Record(Member(*member), alive, unlocked) for *member, alive, unlocked in found]
 
-    async def _names(self, statement: str, values: dict[str, Any]) -> list[str]:
+    async def _bury(self, names: list[str]) -> list[str]:
         async with self._connections.cursor() as cursor:
-            found = await (await cursor.execute(self._sql[statement], values)).fetchall()
+            found = await (await cursor.execute(self._sql["replica_bury"], {"names": names})).fetchall()
         return [name for (name,) in found]
 
 

@@ -5,7 +5,6 @@ reading its row: the statement that writes the row has those bytes in its condit
 no invalidation: nothing is written, the row itself is read and decided on. A commit is one round trip.
 """
 
-import asyncio
 import contextlib
 import logging
 from collections.abc import Sequence
@@ -20,7 +19,7 @@ from dalsegno.ports import Page, Query, Ref
 from dalsegno.stores import sqlfile
 from dalsegno.stores.clock import Clock
 from dalsegno.stores.damage import named
-from dalsegno.stores.outlast import outlasting
+from dalsegno.stores.outlast import Certain, outlasting
 from dalsegno.stores.postgres import rows
 from dalsegno.stores.postgres.connections import Connections, Cursor
 from dalsegno.stores.postgres.failure import translating
@@ -40,14 +39,6 @@ FIRST_ID = "00000000-0000-0000-0000-000000000000"
 _log = logging.getLogger(__name__)
 
 
-class Line:
-    """Who of this process wants to write a session: whoever came first goes first."""
-
-    def __init__(self) -> None:
-        self.lock = asyncio.Lock()
-        self.length = 0
-
-
 class Sessions:
     """What one process does with the sessions of a database."""
 
@@ -57,19 +48,21 @@ class Sessions:
         self._writer = Writer(connections, clock)
         self._sql = sqlfile.statements("postgres")
         self._cache: dict[Ref, Kept] = {}
-        self._lines: dict[Ref, Line] = {}
+        self._last: dict[Ref, Certain[None]] = {}
+        """Of those of this process who want to write a session, the last in line."""
 
     async def commit(self, ref: Ref, decide: Decide[R], digest: bytes | None) -> Decision[R]:
         """Show the session to `decide` and write what it returns. Those of one session go one after another."""
-        line = self._lines.setdefault(ref, Line())
-        line.length += 1
+        mine: Certain[None] = Certain()
+        before, self._last[ref] = self._last.get(ref), mine
         try:
-            async with line.lock:
-                return await self._commit(ref, decide, digest)
+            if before is not None:
+                await before
+            return await self._commit(ref, decide, digest)
         finally:
-            line.length -= 1
-            if not line.length:
-                del self._lines[ref]
+            mine.set_result(None)
+            if self._last[ref] is mine:
+                del self._last[ref]
 
     async def commit_locked(self, cursor: Cursor, ref: Ref, decide: Decide[R], digest: bytes | None) -> Decision[R]:
         """The same inside the transaction of `cursor`, which must commit when this returns a `Write`, and else not."""
@@ -246,11 +239,11 @@ class Sessions:
     async def _commit(self, ref: Ref, decide: Decide[R], digest: bytes | None) -> Decision[R]:
         kept = self._cache.get(ref)
         if kept is not None:
-            guess = None
+            guess, now = None, self.clock.now()
             # What does not lead to a write, an error too, may come from a session that is not like this any more.
             with contextlib.suppress(DalsegnoError):
-                guess = decide(kept.session, None, self.clock.now())
-            if isinstance(guess, Write) and await self._wrote(ref, kept, guess, digest):
+                guess = decide(kept.session, None, now)
+            if isinstance(guess, Write) and await self._wrote(ref, kept, guess, now, digest):
                 return guess
         return await outlasting(self._commit_after_look(ref, decide, digest))
 
@@ -258,12 +251,13 @@ class Sessions:
         for _ in range(GUESSES):
             async with self._connections.cursor() as cursor:
                 kept, known = await self._find(cursor, ref, digest)
-            decision = decide(None if kept is None else kept.session, known, self.clock.now())
+            now = self.clock.now()
+            decision = decide(None if kept is None else kept.session, known, now)
             if not isinstance(decision, Write):
                 return decision
             if not follows(ref, None if kept is None else kept.session, decision):
                 return Fenced()
-            if await self._wrote(ref, kept, decision, digest if known is None else None):
+            if await self._wrote(ref, kept, decision, now, digest if known is None else None):
                 return decision
         return await self._commit_in_turn(ref, decide, digest)
 
@@ -276,16 +270,18 @@ class Sessions:
                     await cursor.execute("COMMIT")
             return decision
 
-    async def _wrote(self, ref: Ref, kept: Kept | None, write: Write[R], absent: bytes | None) -> bool:
+    async def _wrote(self, ref: Ref, kept: Kept | None, write: Write[R], now: int, absent: bytes | None) -> bool:
         """Write the decision, if it follows from the row as it is in the database; else write nothing."""
         if not follows(ref, None if kept is None else kept.session, write):
             return False
-        change = rows.change(kept, write, self.clock.now(), absent)
+        change = rows.change(kept, write, now, absent)
         if kept is not None:
-            written = change.kept.n if await self._writer.write(change) else None
-        else:
-            async with self._connections.cursor(lost="unknown") as cursor:
-                written = await self._add(cursor, ref, change)
+            if not await self._writer.write(change):
+                return False
+            self._keep(change.kept)
+            return True
+        async with self._connections.cursor(lost="unknown") as cursor:
+            written = await self._add(cursor, ref, change)
         if written is None:
             return False
         self._keep(change.kept._replace(n=written))

@@ -11,6 +11,7 @@ import asyncio
 import contextlib
 from collections import deque
 from collections.abc import Iterator, Sequence
+from functools import partial
 from typing import TypeAlias
 
 import psycopg
@@ -102,7 +103,13 @@ class Writer:
             self._quiet = len(together) < CROWD_MIN
             task = asyncio.create_task(self._fly(together))
             self._tasks.add(task)
-            task.add_done_callback(self._tasks.discard)
+            task.add_done_callback(partial(self._landed, together))
+
+    def _landed(self, together: list[Waiting], task: "asyncio.Task[None]") -> None:
+        self._tasks.discard(task)
+        # Cancelled before it began, as the loop ends: those who wait hear of no cancellation but this.
+        _fail(together, asyncio.CancelledError())
+        self._start_next()
 
     def _room(self) -> int:
         """How many go now."""

@@ -113,6 +113,8 @@ class Line:
             try:
                 connection = await self._connected()
                 calls = self._next()
+                if not calls:  # an empty write keeps the loop of Python 3.12 and 3.13 turning: it never counts as done
+                    continue
                 async with asyncio.timeout(self._manners.answer_seconds):
                     await self._converse(connection, calls)
             except (TimeoutError, RedisTimeoutError):

@@ -15,6 +15,8 @@ from dalsegno.stores.sqlite.file import clock_ms
 STEP_BYTES_MAX = 8 * 1024 * 1024
 TOUCHES = 16
 """How often, at most, a step's life is prolonged in the time of one."""
+NEAR_MAX = 10_000
+"""How many steps a process remembers as it left them."""
 
 
 class Step(msgspec.Struct):
@@ -36,13 +38,18 @@ class Steps:
         sql = sqlfile.statements("sqlite_hot")
         self._sql = sql
         self._find, self._add, self._set = sql["step_find"], sql["step_add"], sql["step_set"]
-        self._piece_put, self._piece_read = sql["piece_put"], sql["piece_read"]
+        self._extend, self._piece_put, self._piece_read = sql["step_extend"], sql["piece_put"], sql["piece_read"]
+        self._near: dict[Ref, Step] = {}
+        """Steps as this process left them; whether they are still so is asked by the statement that goes on from there.
+        """
         self._ttl = max(1, round(lifetime.total_seconds() * 1000))
         self._encode = msgspec.msgpack.Encoder().encode
         self._decode = msgspec.msgpack.Decoder(list[Piece]).decode
 
     def publish(self, cursor: sqlite3.Cursor, ref: Ref, epoch: int, pieces: Sequence[Piece]) -> bool:
         """Keep what continues the step. False: a newer epoch has been here."""
+        if self._go_on(cursor, ref, epoch, pieces):
+            return True
         step = self._step(cursor, ref)
         if epoch < step.epoch:
             return False
@@ -58,9 +65,33 @@ class Steps:
             fresh = []
         if fresh:
             step.until, step.size = fresh[-1].end, step.size + len(body)
-        n = self._write(cursor, ref, step)
+        self._write(cursor, ref, step)
         if fresh:
-            cursor.execute(self._piece_put, (n, fresh[0].at, fresh[-1].end, body))
+            cursor.execute(self._piece_put, (step.n, fresh[0].at, step.until, body))
+        if len(self._near) >= NEAR_MAX:
+            self._near.clear()
+        self._near[ref] = step
+        return True
+
+    def _go_on(self, cursor: sqlite3.Cursor, ref: Ref, epoch: int, pieces: Sequence[Piece]) -> bool:
+        """The usual case, without a look: pieces that continue the step where this process left it. False: look."""
+        step = self._near.get(ref)
+        if step is None or step.epoch != epoch or self._is_due(step):
+            return False
+        at = until = step.until
+        for piece in pieces:
+            if piece.base != step.base or piece.at != until:
+                return False
+            until = piece.end
+        body = self._encode(pieces)
+        size = step.size + len(body)
+        if until == at or size > STEP_BYTES_MAX:
+            return False
+        as_left = (step.n, ref.tenant, ref.id, step.epoch, step.author, step.base, at)
+        if cursor.execute(self._extend, (until, size, *as_left)).rowcount != 1:
+            return False
+        cursor.execute(self._piece_put, (step.n, at, until, body))
+        step.until, step.size = until, size
         return True
 
     def fence(self, cursor: sqlite3.Cursor, ref: Ref, epoch: int) -> OpenStep | None | Literal["stale"]:
@@ -69,7 +100,7 @@ class Steps:
         if epoch < step.epoch:
             return "stale"
         step.epoch = epoch
-        step.n = self._write(cursor, ref, step)
+        self._write(cursor, ref, step)
         return self._shown(cursor, step, 0)
 
     def read(self, cursor: sqlite3.Cursor, ref: Ref, base: int, after: int) -> OpenStep | None:
@@ -79,6 +110,7 @@ class Steps:
 
     def clear(self, cursor: sqlite3.Cursor, ref: Ref, epoch: int) -> None:
         """Forget the pieces; the fence stays."""
+        self._near.pop(ref, None)
         step = self._step(cursor, ref)
         if step.n and epoch >= step.epoch:
             self._forget(cursor, step, base=step.base)
@@ -132,14 +164,18 @@ class Steps:
             cursor.execute(self._sql["piece_forget"], (step.n,))
         step.base, step.until, step.size = base, 0, 0
 
-    def _write(self, cursor: sqlite3.Cursor, ref: Ref, step: Step) -> int:
+    def _write(self, cursor: sqlite3.Cursor, ref: Ref, step: Step) -> None:
         values = (step.epoch, step.author, step.base, step.until, step.size)
-        expires = clock_ms() + self._ttl
         if not step.n:
-            cursor.execute(self._add, (*values, expires, self._ttl, ref.tenant, ref.id))
-            return cursor.lastrowid or 0
+            step.expires = clock_ms() + self._ttl
+            cursor.execute(self._add, (*values, step.expires, self._ttl, ref.tenant, ref.id))
+            step.n = cursor.lastrowid or 0
+            return
         cursor.execute(self._set, (*values, step.n))
-        # The time is in an index; it is not moved with every piece.
-        if expires - step.expires > self._ttl // TOUCHES:
-            cursor.execute(self._sql["step_touch"], (expires, self._ttl, step.n))
-        return step.n
+        if self._is_due(step):
+            step.expires = clock_ms() + self._ttl
+            cursor.execute(self._sql["step_touch"], (step.expires, self._ttl, step.n))
+
+    def _is_due(self, step: Step) -> bool:
+        """Whether the step's life is to be prolonged. The time is in an index; it is not moved with every piece."""
+        return clock_ms() + self._ttl - step.expires > self._ttl // TOUCHES

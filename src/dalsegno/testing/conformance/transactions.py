@@ -15,7 +15,7 @@ from dalsegno.testing.conformance.acts import accept, always, begin, eventually,
 from dalsegno.testing.conformance.worlds import Shared, TransactionWorld
 
 AMPLE = timedelta(seconds=30)
-SHORT = timedelta(milliseconds=100)
+SHORT = timedelta(milliseconds=300)
 
 
 class TransactionCases:

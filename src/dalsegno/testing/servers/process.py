@@ -2,6 +2,7 @@
 
 import importlib.util
 import os
+import random
 import shutil
 import signal
 import socket
@@ -13,6 +14,8 @@ from pathlib import Path
 from dalsegno.errors import ConfigError
 
 NOBODY = 65534
+PORTS = range(10_000, 20_000)
+"""Below the ports that the system gives to clients: nobody takes one by chance before its server listens on it."""
 START_SECONDS = 30.0
 STOP_SECONDS = 10.0
 LOOK_SECONDS = 0.02
@@ -47,12 +50,22 @@ def in_wheel(package: str, inside: str) -> Path | None:
     return None
 
 
-def free_port() -> int:
-    """A port of loopback that nobody listens on just now."""
+def free_port(*above: int) -> int:
+    """A port of loopback that nobody uses just now, nor those so far `above` it."""
+    for port in random.SystemRandom().sample(PORTS, len(PORTS)):
+        if all(map(_is_free, (port, *(port + far for far in above)))):
+            return port
+    raise OSError("no port is free")
+
+
+def _is_free(port: int) -> bool:
     with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(("127.0.0.1", port))
+        except OSError:
+            return False
+        return True
 
 
 def unprivileged(folder: Path) -> int | None:

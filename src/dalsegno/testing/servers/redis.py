@@ -172,7 +172,7 @@ def cluster(server: Path | None = None, *settings: str, replicas: int = 0) -> It
         folder = stack.enter_context(_folder())
         servers = []
         for n in range(3 + replicas):
-            port = _free_port_with_bus()
+            port = free_port(BUS)
             own = ("--cluster-enabled", "yes", "--cluster-port", str(port + BUS), "--cluster-node-timeout", "1000")
             made = Redis(server or preferred(), folder / str(n), *own, *settings, port=port)
             servers.append(stack.enter_context(_started(made)))
@@ -215,8 +215,9 @@ def sentinels(server: Path | None = None) -> Iterator[Sentinels]:
         follows = f"127.0.0.1 {primary.port}"
         replica = stack.enter_context(_started(Redis(chosen, folder / "replica", "--replicaof", follows)))
         _wait(partial(_follows, replica), "the replica follows")
-        ports = [free_port() for _ in range(3)]
-        for port in ports:
+        ports = list[int]()
+        for _ in range(3):
+            ports.append(port := free_port())
             (folder / str(port)).mkdir()
             settings = folder / str(port) / "sentinel.conf"
             settings.write_text(
@@ -271,14 +272,6 @@ def _answers(port: int) -> bool:
         return bool(_do(port, "PING"))
     except redis.ConnectionError:
         return False
-
-
-def _free_port_with_bus() -> int:
-    """A port whose bus is free, too, and is a port at all."""
-    while True:
-        port = free_port()
-        if port + BUS < 65536:
-            return port
 
 
 def _wait(condition: Callable[[], bool], description: str) -> None:
