@@ -17,7 +17,7 @@ from dalsegno.core.event import (
     Unknown,
 )
 from dalsegno.core.input import Message
-from dalsegno.core.item import CONVERSATION, text_of
+from dalsegno.core.item import CONVERSATION, message, text_of
 from dalsegno.core.json import JsonObject
 from tests.core.laws import folded, further, refused_by_providers, typed
 from tests.core.walk import SESSION, Program, Walk, played, programs
@@ -159,6 +159,31 @@ def test_what_is_said_while_a_call_runs_comes_after_its_result():
         "function_call_output",
         "message",
     ]
+
+
+def test_a_message_that_no_model_was_shown_comes_last():
+    """The answer that was under way when it joined the turn stands before it; the next one, which was shown it, after.
+    What an agent says without a model follows the log.
+    """
+    log = played([("say", 1)])
+
+    def also(*data: Data) -> list[str]:
+        log.append(*data)
+        return [text_of(item) for item in context(log.events, session=SESSION).items]
+
+    def answer(text: str, through: int | None, step: str) -> ItemDone:
+        return ItemDone(message(text, item_id=text), step=step, streamed=True, through=through)
+
+    asked = len(log.events)
+    log.play([("steer", 0)])
+    assert also() == ["message 1", "message 2"]
+    said = also(answer("first", asked, "model#1"), answer("and more", None, "model#1"))
+    assert said == ["message 1", "first", "and more", "message 2"]
+    asked = len(log.events)
+    log.play([("steer", 0)])
+    assert also(answer("second", asked, "model#2")) == [*said, "second", "message 3"]
+    log.play([("steer", 0)])
+    assert also(answer("by itself", None, "say#1")) == [*said, "second", "message 3", "message 4", "by itself"]
 
 
 def test_a_turn_that_was_rolled_back_is_not_shown():

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from dalsegno.core import codec
 from dalsegno.core import item as items
@@ -165,9 +166,9 @@ class Walk:
     def _model(self, number: int) -> None:
         said = [items.reasoning("hm", item_id=self._item_id("rs"))] if number % 2 else []
         said.append(items.message(f"answer {number}", item_id=self._item_id("msg")))
-        self.append(
-            *(ItemDone(item, step=f"model#{self.count}", streamed=True, through=len(self.events)) for item in said)
-        )
+        asked = len(self.events) - number % 3  # the last of the log came while it was answering
+        made = [ItemDone(item, step=f"model#{self.count}", streamed=True) for item in said]
+        self.append(replace(made[0], through=asked), *made[1:])
 
     def _calls(self, number: int) -> None:
         if self.lease is None:

@@ -408,14 +408,17 @@ async def test_busy_policies():
 
 
 async def test_steering_joins_the_running_turn_even_as_it_ends():
-    """A message that arrives during the last model call is answered in the same turn."""
+    """A message that arrives during the last model call is answered in the same turn, by a model that is asked with it
+    as the last of the conversation: behind the answer that knew nothing of it.
+    """
     arrived, go_on = asyncio.Event(), asyncio.Event()
+    shown = list[list[str]]()
 
     async def model(context):
-        texts = [str(item["content"][0]["text"]) for item in context.items if item.get("role") == "user"]
+        shown.append([str(item["content"][0]["text"]) for item in context.items])
         arrived.set()
         await go_on.wait()
-        yield f"heard {texts[-1]}"
+        yield f"heard {shown[-1][-1]}"
 
     async def agent(turn: Turn) -> None:
         await turn.generate(model)
@@ -429,6 +432,7 @@ async def test_steering_joins_the_running_turn_even_as_it_ends():
         go_on.set()
         turn = await world.end_of(ref, one)
         assert [item["content"][0]["text"] for item in turn.output] == ["heard one", "heard two"]
+        assert shown == [["one"], ["one", "heard one", "two"]]
         assert (await world.types(ref)).count("turn.completed") == 1
 
 

@@ -2,9 +2,9 @@
 
 Turns follow each other in the order of their admission, each beginning with its message; between them stand, as if they
 were turns, the stretches that were brought in from outside (`core.stretch`). Within a turn items follow the log, except
-that whatever was said while calls were unanswered comes after their results. Every prefix of a log gives a transcript
-that providers accept: each call has exactly one result, and where the log has none yet, or never will, the context says
-so in its place.
+that whatever was said while calls were unanswered comes after their results, and a message that joined the turn after
+the model was asked comes after the answer. Every prefix of a log gives a transcript that providers accept: each call
+has exactly one result, and where the log has none yet, or never will, the context says so in its place.
 """
 
 from collections.abc import Iterable
@@ -100,8 +100,11 @@ class Transcript(msgspec.Struct):
         match event.type:
             case "item.done":
                 note(turn, event)
-            case "turn.created" | "turn.input":
-                self._hear(turn, event)
+            case "turn.created":
+                for item in self._heard(event):
+                    place(turn, item, None)
+            case "turn.input":
+                turn.joined += ((event.seq, item) for item in self._heard(event))
             case "turn.started":
                 turn.started = True
             case "turn.completed" | "turn.failed" | "turn.cancelled":
@@ -194,11 +197,12 @@ class Transcript(msgspec.Struct):
         self.borders.append(_Border(first, len(self.settled), turn.weight))
         self.settled += shown(turn, ABANDONED, (self.session, first))
 
-    def _hear(self, turn: Shown, event: Event) -> None:
+    def _heard(self, event: Event) -> list[bytes]:
         data = codec.decode(event)
-        if isinstance(data, TurnCreated | TurnInput) and isinstance(data.input, Message):
-            for item in message_items(data.input, session=self.session, turn=event.turn or 0, seq=event.seq):
-                place(turn, json.dumps(item), None)
+        if not (isinstance(data, TurnCreated | TurnInput) and isinstance(data.input, Message)):
+            return []
+        said = message_items(data.input, session=self.session, turn=event.turn or 0, seq=event.seq)
+        return list(map(json.dumps, said))
 
 
 def message_items(said: Message, *, session: str, turn: int, seq: int) -> list[JsonObject]:

@@ -12,7 +12,7 @@ import msgspec
 from dalsegno.core.context import Transcript
 from dalsegno.core.ids import hash16
 
-FORMAT = 2
+FORMAT = 3
 """Counts changes of how a log is folded (`core.context`) and of how the outcome is written here."""
 CONTEXT = "context"
 RESULT = "result"

@@ -1,6 +1,7 @@
 """What is shown of one turn, or of one stretch of brought-in items, and in which order. Works on the bytes of items.
 
-Items follow the log, except that what came between a call and its result, and is neither, comes after the result.
+Items follow the log, except that what came between a call and its result, and is neither, comes after the result; and
+a message that joined while a model was answering comes after the answer, which knew nothing of it.
 """
 
 import msgspec
@@ -26,6 +27,7 @@ class Done(msgspec.Struct):
     item: msgspec.Raw
     step: str | None = None
     since: int | None = None
+    through: int | None = None
 
 
 _head = msgspec.json.Decoder(Head).decode
@@ -34,13 +36,17 @@ _done = msgspec.json.Decoder(Done).decode
 
 class Shown(msgspec.Struct):
     """A turn's items, or a stretch's, in the order they are shown. `waiting` are the calls of `step` that have no
-    result yet, `held` is what came meanwhile: it is shown after their results.
+    result yet, `held` is what came meanwhile: it is shown after their results. `joined` are messages, each with the
+    number of its event, that came when the turn had begun: they are shown last until a model has been shown them.
     """
 
     items: list[bytes] = []
     step: str | None = None
     waiting: dict[str, None] = {}
     held: list[tuple[bytes, str | None]] = []
+    joined: list[tuple[int, bytes]] = []
+    asked: str | None = None
+    """The model's step whose items came last."""
     partial: list[bytes] = []
     started: bool = False
     outside: bool = False
@@ -68,7 +74,20 @@ def note(turn: Shown, event: Event) -> None:
             turn.partial.append(item)
         return
     turn.partial = []
+    _meet(turn, done, head)
     place(turn, item, done.step, head)
+
+
+def _meet(turn: Shown, done: Done, head: Head) -> None:
+    """The messages that whoever said this was shown stand before it; all of them, if no model said it."""
+    if done.through is not None:
+        turn.asked, known = done.step, done.through
+    elif head.type == OUTPUT or done.step == turn.asked:
+        return
+    else:
+        known = None
+    while turn.joined and (known is None or turn.joined[0][0] <= known):
+        place(turn, turn.joined.pop(0)[1], None)
 
 
 def place(turn: Shown, item: bytes, step: str | None, head: Head | None = None) -> None:
@@ -109,4 +128,4 @@ def shown(turn: Shown, missing: str, name: tuple[str, int]) -> list[bytes]:
         for later in turn.held:
             place(rest, *later)
         items += shown(rest, missing, name)
-    return items + turn.partial
+    return items + turn.partial + [item for _, item in turn.joined]

@@ -96,7 +96,6 @@ class Served:
         if self.alive:
             raise RuntimeError(f"{self.name} is alive")
         self.ready = []
-        self.starts += 1
         with self.log.open("ab") as log:
             self._process = await asyncio.create_subprocess_exec(
                 sys.executable,
@@ -111,6 +110,7 @@ class Served:
                 env=None if self.environment is None else dict(self.environment),
                 start_new_session=True,
             )
+        self.starts += 1
         self._reading = asyncio.create_task(self._read(self._process), name=f"stdout of {self.name}")
 
     async def until_ready(self, count: int = 1, *, within: timedelta = PATIENCE) -> None:
