@@ -19,7 +19,7 @@ async def ticking(context: Context) -> AsyncGenerator[Part, None]:
 
 
 async def ticker(turn: Turn) -> None:
-    """Streams for ten seconds."""
+    """Streams for ten seconds, or as many pieces as the environment says."""
     await turn.generate(ticking)
 
 

@@ -4,7 +4,6 @@ up.
 
 import asyncio
 from collections.abc import Awaitable, Callable
-from contextlib import suppress
 from typing import TypeVar
 
 from dalsegno.errors import LeaseLost, Unavailable
@@ -28,16 +27,21 @@ async def patiently(work: Callable[[], Awaitable[T]], *, closing: Callable[[], b
             await asyncio.sleep(next(pauses, PAUSES_SECONDS[-1]))
 
 
-async def seen_through(work: Awaitable[T]) -> T:
-    """What `work` comes to. A caller that is cancelled meanwhile is told so once it is done, and not before."""
+def _never() -> bool:
+    return False
+
+
+async def seen_through(work: Awaitable[T], *, unless: Callable[[], bool] = _never) -> T:
+    """What `work` comes to. A caller that is cancelled meanwhile is told so once it is done, and not before; at once if
+    `unless`, and then it is not done.
+    """
     task = asyncio.ensure_future(work)
     try:
         return await asyncio.shield(task)
     except asyncio.CancelledError:
-        while not task.done():
-            with suppress(asyncio.CancelledError):
-                await asyncio.wait((task,))
-        if not task.cancelled():
+        if unless() or not await outlast(task, unless=unless):
+            task.cancel()
+        elif not task.cancelled():
             task.exception()  # nobody else may hear of it
         raise
 

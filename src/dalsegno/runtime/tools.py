@@ -222,7 +222,7 @@ class ToolBox:
 
     async def _record(self, call: JsonObject, outcome: Outcome) -> str:
         """What was done goes on record, also when its caller is cancelled meanwhile: it may call again."""
-        return await seen_through(self._write(str(call["call_id"]), outcome))
+        return await seen_through(self._write(str(call["call_id"]), outcome), unless=self._is_left)
 
     async def _write(self, call_id: str, outcome: Outcome) -> str:
         draft, put = self._draft(call_id, outcome)
