@@ -32,8 +32,8 @@ def _never() -> bool:
 
 
 async def seen_through(work: Awaitable[T], *, unless: Callable[[], bool] = _never) -> T:
-    """What `work` comes to. A caller that is cancelled meanwhile is told so once it is done, and not before; at once if
-    `unless`, and then it is not done.
+    """What `work` comes to. A caller that is cancelled meanwhile is told so once it is done, and not before. If `unless`,
+    the work is cancelled, too, and the caller told so when that has let go.
     """
     task = asyncio.ensure_future(work)
     try:
@@ -41,7 +41,8 @@ async def seen_through(work: Awaitable[T], *, unless: Callable[[], bool] = _neve
     except asyncio.CancelledError:
         if unless() or not await outlast(task, unless=unless):
             task.cancel()
-        elif not task.cancelled():
+            await outlast(task, unless=_never)
+        if not task.cancelled():
             task.exception()  # nobody else may hear of it
         raise
 

@@ -226,8 +226,8 @@ class ToolBox:
 
     async def _write(self, call_id: str, outcome: Outcome) -> str:
         draft, put = self._draft(call_id, outcome)
-        if put is not None:
-            await patiently(put, closing=self._closing)
+        if put is not None:  # whoever was fenced off has it swept afterwards: it must not come later still
+            await seen_through(patiently(put, closing=self._closing))
         await self._recorder.append([draft])
         return str(self._recorder.journal.outputs[call_id]["output"])
 
