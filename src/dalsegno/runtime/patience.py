@@ -32,8 +32,9 @@ def _never() -> bool:
 
 
 async def seen_through(work: Awaitable[T], *, unless: Callable[[], bool] = _never) -> T:
-    """What `work` comes to. A caller that is cancelled meanwhile is told so once it is done, and not before. If `unless`,
-    the work is cancelled, too, and the caller told so when that has let go.
+    """What `work` comes to. A caller that is cancelled meanwhile is told so once it is done, and not before.
+
+    If `unless`, the work is cancelled, too, and the caller told so when that has let go.
     """
     task = asyncio.ensure_future(work)
     try:
