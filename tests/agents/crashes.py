@@ -9,7 +9,6 @@ from typing import Any
 from dalsegno.core.context import context
 from dalsegno.core.cursor import Cursor
 from dalsegno.core.ids import turn_id
-from dalsegno.core.stream import Dropped, Piece
 from dalsegno.ports import Ref
 from dalsegno.testing.model import ModelServer, To
 from tests.runtime.fleet import Fleet, One
@@ -120,18 +119,3 @@ async def cut_off(
     await turn_is_over(world, ref)
     await asyncio.wait_for(reader, 10)
     return world, ref, frames
-
-
-def streamed(frames: list[Any]) -> dict[str, str]:
-    """What a reader has of each item, from its pieces alone; a gap or a repetition fails."""
-    texts: dict[str, str] = {}
-    for frame in frames:
-        match frame.what:
-            case Piece(item=None) as piece:
-                assert len(texts[piece.item_id]) == piece.offset, "a gap, or a repetition"
-                texts[piece.item_id] += piece.delta
-            case Piece() as piece:
-                texts[piece.item_id] = ""
-            case Dropped() as dropped:
-                del texts[dropped.item_id]
-    return texts

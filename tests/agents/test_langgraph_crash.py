@@ -29,9 +29,9 @@ from dalsegno.core.input import ToolResult
 from dalsegno.core.item import text_of
 from dalsegno.errors import LeaseLost
 from dalsegno.testing.model import Answer, ModelServer, Pace, Thought, To, ToolCall, by_round
-from tests.agents.crashes import Crasher, last_event, streamed, turn_is_over
+from tests.agents.crashes import Crasher, last_event, turn_is_over
 from tests.agents.graphs import WIRES, Wire, cut, model_of, state_of, told
-from tests.runtime.fleet import Fleet
+from tests.runtime.fleet import Fleet, streamed
 from tests.support import wait_until
 
 EFFECTS: Counter[str] = Counter()

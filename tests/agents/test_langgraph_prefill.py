@@ -23,9 +23,9 @@ from dalsegno.agents.langgraph.prefill import Prefill, Rest
 from dalsegno.core.context import context
 from dalsegno.core.item import text_of
 from dalsegno.testing.model import ModelServer, Shown, Thought, To, ToolCall
-from tests.agents.crashes import streamed, turn_is_over
+from tests.agents.crashes import turn_is_over
 from tests.agents.graphs import Wire, cut, model_of, state_of, told
-from tests.runtime.fleet import Fleet
+from tests.runtime.fleet import Fleet, streamed
 from tests.support import wait_until
 
 VLLM: Prefill = {"extra_body": {"continue_final_message": True, "add_generation_prompt": False}}

@@ -23,9 +23,9 @@ from dalsegno.core.input import Approval
 from dalsegno.core.item import text_of
 from dalsegno.testing.model import ModelServer, Thought, ToolCall, at_pace, by_round
 from tests.acceptance.sizes import size
-from tests.agents.crashes import Crasher, cut_off, last_event, streamed, turn_is_over
+from tests.agents.crashes import Crasher, cut_off, last_event, turn_is_over
 from tests.agents.oai import WIRES, Wire, model_of
-from tests.runtime.fleet import Fleet
+from tests.runtime.fleet import Fleet, streamed
 from tests.support import wait_until
 
 EFFECTS: Counter[str] = Counter()

@@ -24,8 +24,7 @@ from dalsegno.core.stream import Piece
 from dalsegno.errors import LeaseLost
 from dalsegno.testing.model import Answer, Hold, ModelServer, Thought, To, ToolCall, by_round, by_words
 from tests.agents.pydantic_world import wire
-from tests.runtime.fleet import Fleet, fleet
-from tests.runtime.test_takeover import text_of
+from tests.runtime.fleet import Fleet, fleet, streamed
 from tests.support import wait_until
 
 CALLS = (ToolCall("look", {"at": "tea"}), ToolCall("pay", {"cents": 300}), ToolCall("mail", {"to": "Ada"}))
@@ -120,7 +119,7 @@ class Reader:
         """They were shown what is in the log, without a gap and without a repetition."""
         await wait_until(self._ended, description="the reader to see the end")
         self._task.cancel()
-        told = text_of(self._frames)
+        told = streamed(self._frames)
         for item in turn.output:
             if item["type"] in ("message", "reasoning") and item["id"] in told:
                 assert told[item["id"]] == "".join(part["text"] for part in item["content"])

@@ -13,6 +13,7 @@ from dalsegno.core.cursor import Cursor
 from dalsegno.core.event import Event, SessionCreated
 from dalsegno.core.ids import turn_id
 from dalsegno.core.input import Input, Message
+from dalsegno.core.stream import Dropped, Piece
 from dalsegno.ports import Member, Ref
 from dalsegno.runtime.replica import Replica, Tuning
 from dalsegno.runtime.service import Service
@@ -132,3 +133,18 @@ async def fleet(agent, *, count: int = 1, tuning: Tuning | None = None) -> Async
         for one in made.ones:
             await one.replica.drain()
             await one.replica.stop()
+
+
+def streamed(frames: list[Any]) -> dict[str, str]:
+    """What a reader has of each item, from its pieces alone; a gap or a repetition fails."""
+    texts: dict[str, str] = {}
+    for frame in frames:
+        match frame.what:
+            case Piece(item=None) as piece:
+                assert len(texts[piece.item_id]) == piece.offset, "a gap, or a repetition"
+                texts[piece.item_id] += piece.delta
+            case Piece() as piece:
+                texts[piece.item_id] = ""
+            case Dropped() as dropped:
+                del texts[dropped.item_id]
+    return texts

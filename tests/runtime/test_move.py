@@ -27,8 +27,8 @@ from dalsegno.runtime.replica import Tuning
 from dalsegno.runtime.shelf import with_shelf
 from dalsegno.stores.memory import MemoryBlobs, MemoryDatabase, MemoryLog
 from dalsegno.testing.conformance.acts import admission, session, speak, written
-from tests.runtime.fleet import TENANT, Fleet, fleet
-from tests.runtime.test_takeover import Telling, crashing, text_of
+from tests.runtime.fleet import TENANT, Fleet, fleet, streamed
+from tests.runtime.test_takeover import Telling, crashing
 from tests.support import wait_until
 
 QUICK = Tuning(bury_every=timedelta(milliseconds=10), sweep_every=timedelta(milliseconds=50))
@@ -280,7 +280,7 @@ async def test_p8_a_stream_is_cut_and_goes_on_there():
                 frames.append(frame)
 
         task = asyncio.create_task(read())
-        await wait_until(lambda: "three" in "".join(text_of(frames).values()), description="some words")
+        await wait_until(lambda: "three" in "".join(streamed(frames).values()), description="some words")
         model.stop_after = 10_000
         await remove(route(a, b), patience=timedelta())
         with pytest.raises(Unavailable):

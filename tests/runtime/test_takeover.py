@@ -16,30 +16,14 @@ from dalsegno.core.ids import turn_id
 from dalsegno.core.input import Approval, Message
 from dalsegno.core.part import Continue, Detail, ToolCall
 from dalsegno.core.session import Session
-from dalsegno.core.stream import Dropped, Piece
 from dalsegno.errors import Unavailable
 from dalsegno.ports import Call, DidNotHappen, Happened, Ref
 from dalsegno.runtime.handle import Turn
 from dalsegno.runtime.hub import Hub
 from dalsegno.stores.memory import MemoryDatabase, MemoryHot, MemoryLog
 from dalsegno.stores.memory.log import MemoryTransaction
-from tests.runtime.fleet import Fleet, fleet
+from tests.runtime.fleet import Fleet, fleet, streamed
 from tests.support import wait_until
-
-
-def text_of(frames) -> dict[str, str]:
-    """What a reader has of each item, from its pieces alone; a gap or a repetition fails."""
-    texts: dict[str, str] = {}
-    for frame in frames:
-        match frame.what:
-            case Piece(item=None) as piece:
-                assert len(texts[piece.item_id]) == piece.offset
-                texts[piece.item_id] += piece.delta
-            case Piece() as piece:
-                texts[piece.item_id] = ""
-            case Dropped() as dropped:
-                del texts[dropped.item_id]
-    return texts
 
 
 class Telling:
@@ -74,7 +58,7 @@ async def stopped(world: Fleet, model: Telling, ref):
             frames.append(frame)
 
     task = asyncio.create_task(read())
-    await wait_until(lambda: "".join(text_of(frames).values()).count(" ") >= model.stop_after, description="the words")
+    await wait_until(lambda: "".join(streamed(frames).values()).count(" ") >= model.stop_after, description="the words")
     task.cancel()
     await stream.aclose()
     return receipt, frames
@@ -96,7 +80,7 @@ async def test_p8_the_same_answer_goes_on_where_it_was():
         turn = await world.end_of(ref, receipt)
         assert (turn.status, turn.attempt, model.calls) == ("completed", 2, 2)
         after = await world.frames(ref, receipt, after=before[-1].cursor)
-        (text,) = text_of([*before, *after]).values()
+        (text,) = streamed([*before, *after]).values()
         assert text == "one two three four five "
         assert [frame.cursor for frame in after] == sorted(frame.cursor for frame in after)
         started = (await world.data(ref, "turn.started"))[-1]
@@ -135,7 +119,7 @@ async def test_p8_a_provider_that_takes_the_beginning_of_its_answer_says_only_th
                 frames.append(frame)
 
         reading = asyncio.create_task(read())
-        await wait_until(lambda: "one two " in text_of(frames).values(), description="a reader to have the words")
+        await wait_until(lambda: "one two " in streamed(frames).values(), description="a reader to have the words")
         await world.kill()
         turn = await world.end_of(ref, receipt)
         assert given == ["", "one two "]
@@ -143,7 +127,7 @@ async def test_p8_a_provider_that_takes_the_beginning_of_its_answer_says_only_th
         assert turn.output[0]["details"] == {"signature": "s"}
         assert len(turn.output) == 1
         await reading
-        assert list(text_of(frames).values()) == ["one two three "]
+        assert list(streamed(frames).values()) == ["one two three "]
 
 
 @pytest.mark.parametrize("where", ["before", "beside", "inside"])
@@ -287,7 +271,7 @@ async def test_p10_what_the_hot_tier_missed_comes_with_what_follows():
         hot.publish = falters
         ref = await world.session()
         _, frames = await stopped(world, model, ref)
-        assert "".join(text_of(frames).values()).split() == ["one", "two", "three", "four", "five"]
+        assert "".join(streamed(frames).values()).split() == ["one", "two", "three", "four", "five"]
         model.stop_after = 10_000
         await world.kill()
 
