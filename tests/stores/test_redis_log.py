@@ -423,7 +423,8 @@ async def test_a_killed_process_is_missed_at_once(server: Redis, log: RedisLog, 
             child.kill()
         if grandchild > 1:
             os.kill(grandchild, signal.SIGKILL)
-        await child.wait()
+        # to the end of what it says, which its child holds open longer than it lives
+        await child.communicate()
 
 
 def _environment() -> dict[str, str]:
