@@ -13,13 +13,13 @@ from dalsegno.core.append import Decide, Decision, Known
 from dalsegno.core.claim import Claimed
 from dalsegno.core.effect import DidNotHappen, Finding, Happened
 from dalsegno.core.event import Event
-from dalsegno.core.refs import Hint, Member, OpenStep, Page, Query, Ref
+from dalsegno.core.refs import Batch, Hint, Member, OpenStep, Page, Query, Ref
 from dalsegno.core.session import Session
-from dalsegno.core.stream import Piece
 from dalsegno.core.tool import Call, Output, Tool, ToolFunction, Transaction, Undo
+from dalsegno.errors import DalsegnoError, LeaseLost
 
 __all__ = ["Agent", "Blobs", "Cache", "Fleet", "Hot", "Ids", "Log", "Transactions", "Warm"]
-__all__ += ["Call", "DidNotHappen", "Finding", "Happened", "Hint", "Known", "Member", "OpenStep"]
+__all__ += ["Batch", "Call", "DidNotHappen", "Finding", "Happened", "Hint", "Known", "Member", "OpenStep"]
 __all__ += ["Output", "Page", "Query", "Ref", "Tool", "ToolFunction", "Transaction", "Undo"]
 
 R = TypeVar("R")
@@ -131,15 +131,18 @@ class Fleet(Protocol):
 class Hot(Protocol):
     """The hot tier: pieces of open steps, and hints. It may lose everything at any moment (P10).
 
-    1. `publish` under an epoch lower than one that `fence` or `publish` has seen is refused with `LeaseLost`.
+    1. `publish` and `fence` under an epoch lower than one that either has seen are refused with `LeaseLost`.
     2. What `read` returns is a contiguous beginning of one step, under the newest epoch; or nothing.
     3. A piece that follows a lost one is not returned.
     4. Everything expires by itself.
     5. No call takes longer than 250 ms; what cannot be done in that time is dropped, or raises `Unavailable`.
+    6. What is published together succeeds or fails each by itself.
     """
 
-    async def publish(self, ref: Ref, epoch: int, pieces: Sequence[Piece]) -> None:
-        """Add pieces to the open step. Pieces with a new `base` replace those of the step before."""
+    async def publish(self, batches: Sequence[Batch]) -> Mapping[Ref, DalsegnoError | LeaseLost]:
+        """Add pieces to open steps, at most one batch for each; why not, for those that were not taken. Pieces with a
+        new `base` replace those of the step before. Raises `Unavailable` where it is the same for all.
+        """
         ...
 
     async def fence(self, ref: Ref, epoch: int) -> OpenStep | None:

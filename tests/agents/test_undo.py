@@ -170,3 +170,33 @@ async def test_metadata_says_how_a_tool_is_undone(framework: str, model: ModelSe
         turn = await world.ask(ref, "go")
         assert turn.status == "failed"
         assert undone == [(done[0], True)]
+
+
+async def test_a_call_that_the_framework_answers_itself_hides_no_tool(model: ModelServer) -> None:
+    """OpenAI's SDK tells a model that its agent has no such tool; another agent of the turn has, and what that did is
+    undone. What nobody did is not.
+    """
+    shop = Shop()
+    pay, *_ = (openai_agents.function_tool(tool) for tool in shop.tools)
+    answers = oai.model_of(model)
+
+    @openai_agents.function_tool(failure_error_function=None)
+    def fail() -> str:
+        """Fail."""
+        raise ValueError("no luck")
+
+    other = openai_agents.Agent("Other", instructions="other", tools=[fail], model=answers)
+    main = openai_agents.Agent("Main", instructions="main", tools=[pay], handoffs=[other], model=answers)
+    model.script = by_round(
+        ToolCall("pay", {"amount": 5}),
+        ToolCall("transfer_to_other"),
+        ToolCall("pay", {"amount": 7}),
+        ToolCall("fail"),
+    )
+    config = openai_agents.RunConfig(tracing_disabled=True, tool_not_found_behavior="return_error_to_model")
+    async with fleet(OpenAIAgent(main, run_config=config).run) as world:
+        ref = await world.session()
+        turn = await world.ask(ref, "go")
+        assert (turn.status, turn.error.message) == ("failed", "Error running tool fail: ValueError: no luck")
+        assert shop.undone == [({"amount": 5}, shop.keys[0], True)]
+        assert [one.status for one in await world.data(ref, "tool.undone")] == ["completed"]

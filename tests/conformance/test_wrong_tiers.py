@@ -10,7 +10,7 @@ import pytest
 
 from dalsegno.core.stream import Piece
 from dalsegno.errors import DalsegnoError, LeaseLost
-from dalsegno.ports import Hint, OpenStep, Ref
+from dalsegno.ports import Batch, Hint, OpenStep, Ref
 from dalsegno.stores.memory import MemoryBlobs, MemoryHot
 from dalsegno.testing.conformance import BlobsCases, CacheCases, HotCases, acts
 from dalsegno.testing.conformance.memory import MemoryBlobsWorld, MemoryHotWorld
@@ -21,9 +21,9 @@ from dalsegno.testing.conformance.memory import MemoryBlobsWorld, MemoryHotWorld
 class AcceptsZombies(MemoryHot):
     """Does not look at epochs."""
 
-    async def publish(self, ref: Ref, epoch: int, pieces: Sequence[Piece]):
+    def add(self, ref: Ref, epoch: int, pieces: Sequence[Piece]):
         step = self.cache.find(ref)
-        await super().publish(ref, max(epoch, step.epoch if step else 0), pieces)
+        super().add(ref, max(epoch, step.epoch if step else 0), pieces)
 
 
 class LowersTheFence(MemoryHot):
@@ -39,7 +39,7 @@ class LowersTheFence(MemoryHot):
 class ReturnsGaps(MemoryHot):
     """Keeps pieces as they come."""
 
-    async def publish(self, ref: Ref, epoch: int, pieces: Sequence[Piece]):
+    def add(self, ref: Ref, epoch: int, pieces: Sequence[Piece]):
         step = self.cache.touch(ref, epoch)
         step.epoch = step.author = epoch
         for piece in pieces:
@@ -50,10 +50,10 @@ class ReturnsGaps(MemoryHot):
 class MixesAttempts(MemoryHot):
     """Puts one attempt's pieces behind another's."""
 
-    async def publish(self, ref: Ref, epoch: int, pieces: Sequence[Piece]):
+    def add(self, ref: Ref, epoch: int, pieces: Sequence[Piece]):
         step = self.cache.touch(ref, epoch)
         step.author = step.epoch = epoch
-        await super().publish(ref, epoch, pieces)
+        super().add(ref, epoch, pieces)
 
 
 class ForgetsAtTheFence(MemoryHot):
@@ -68,10 +68,27 @@ class ForgetsAtTheFence(MemoryHot):
 class KeepsTheStepBefore(MemoryHot):
     """A new step waits until the old one is cleared."""
 
-    async def publish(self, ref: Ref, epoch: int, pieces: Sequence[Piece]):
+    def add(self, ref: Ref, epoch: int, pieces: Sequence[Piece]):
         step = self.cache.find(ref)
         if step is None or not step.pieces or all(piece.base == step.base for piece in pieces):
-            await super().publish(ref, epoch, pieces)
+            super().add(ref, epoch, pieces)
+
+
+class FailsTogether(MemoryHot):
+    """One that is refused is the end of the batch."""
+
+    async def publish(self, batches: Sequence[Batch]):
+        for ref, epoch, pieces in batches:
+            self.add(ref, epoch, pieces)
+        return {}
+
+
+class NamesNobody(MemoryHot):
+    """Refuses, and does not say whom."""
+
+    async def publish(self, batches: Sequence[Batch]):
+        await super().publish(batches)
+        return {}
 
 
 class NeverForgets(MemoryHot):
@@ -225,6 +242,8 @@ WRONG: dict[type, Callable[..., Any]] = {
     MixesAttempts: HotCases.test_the_next_attempt_may_begin_anew,
     ForgetsAtTheFence: HotCases.test_a_fence_shows_what_was_published,
     KeepsTheStepBefore: HotCases.test_a_new_step_replaces_the_one_before,
+    FailsTogether: HotCases.test_each_of_what_is_published_together_fails_by_itself,
+    NamesNobody: HotCases.test_each_of_what_is_published_together_fails_by_itself,
     NeverForgets: HotCases.test_a_step_that_is_done_is_forgotten,
     ClearsTheFence: HotCases.test_a_step_that_is_done_is_forgotten,
     KeepsForever: HotCases.test_what_nobody_touches_expires,

@@ -57,11 +57,11 @@ def test_an_orphaned_turn_is_adopted():
 def test_what_is_ours_already_is_taken_again():
     """After a lost answer nothing had begun, and nothing is counted; after a dropped task it is as after a death."""
     for again, attempt, orphaned in ((retake, 1, False), (readopt, 2, True)):
-        decision = again(OWNED, 50, owner="r1")
+        decision = again(OWNED, None, 50, owner="r1")
         assert isinstance(decision, Write)
         assert decision.result.lease == Lease(TENANT, SESSION, 5, "r1", 2, attempt, orphaned=orphaned)
         for other in (None, held(OpenTurn(2, "running", attempt=1))):
-            assert isinstance(again(other, 50, owner="r1"), Keep)
+            assert isinstance(again(other, None, 50, owner="r1"), Keep)
 
 
 def test_a_turn_that_kills_its_replicas_is_poisoned():

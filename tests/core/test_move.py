@@ -126,8 +126,8 @@ def test_nothing_follows_a_seal(program: Program, number: int):
     assert isinstance(create(session, None, here.now, ref=REF, opening=SessionCreated()), Refusal)
     assert isinstance(claim(session, here.now, owner="r"), Keep)
     for owner in ("r", f"replica-{number}"):
-        assert isinstance(retake(session, here.now, owner=owner), Keep)
-        assert isinstance(readopt(session, here.now, owner=owner), Keep)
+        assert isinstance(retake(session, None, here.now, owner=owner), Keep)
+        assert isinstance(readopt(session, None, here.now, owner=owner), Keep)
     if lease is not None:
         assert append(session, here.now, lease=lease, drafts=[]) == Fenced()
     assert seal(session, None, here.now, to="C", when="now") == Keep(session)

@@ -22,6 +22,7 @@ STEPS = (
     "make-tools-idempotent",
     "resume-a-long-job",
     "import-from-langgraph-or-openai-agents",
+    "undo-effects-when-a-turn-fails",
 )
 PAGES_OF_FRAMEWORKS = ("serve-a-pydantic-ai-agent", "serve-an-openai-agents-sdk-agent", "serve-a-langgraph-graph")
 PORTS = ("8001", "8002")
@@ -76,7 +77,7 @@ def test_a_fleet_moves_to_another_store_as_it_is_written(shell: Shell, tmp_path:
 
 @pytest.mark.parametrize("step", STEPS)
 def test_a_step_of_the_migration_is_as_it_is_written(step: str, shell: Shell, tmp_path: Path) -> None:
-    """Each is useful by itself, in an empty folder, without a server."""
+    """Each is useful by itself, in an empty folder."""
     ports = dict(zip(PORTS, _free_ports(len(PORTS)), strict=True))
     for block in blocks(DOCS / "how-to" / f"{step}.md"):
         if block.marker.startswith("file: "):

@@ -51,6 +51,7 @@ class FakeStream:
 
     def __init__(self, service: "FakeService", ref: Ref, composer: Composer) -> None:
         self.ended = composer.ended
+        self.shared = True
         self.closed = False
         self._service = service
         self._ref = ref

@@ -229,6 +229,7 @@ HOSTILE = [
     (b'{"agent":null}', "invalid_request"),
     (b'{"agent":"a\\u0000b"}', "invalid_request"),
     (b'{"agent":"a\\nb"}', "invalid_request"),
+    (b'{"agent":"a\\n"}', "invalid_request"),
     (b'{"agent":' + b'"' + b"a" * 257 + b'"}', "invalid_request"),
     (b'{"id":""}', "invalid_request"),
     (b'{"id":"../../etc"}', "invalid_request"),

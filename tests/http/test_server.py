@@ -19,6 +19,7 @@ from tests.http.live import serving
 from tests.support import wait_until
 
 FOLLOW = f"GET /v1/sessions/{S}/events HTTP/1.1\nhost: x\naccept: text/event-stream"
+UPGRADE = "connection: upgrade\nupgrade: websocket\nsec-websocket-version: 13\nsec-websocket-key: " + "A" * 22 + "=="
 
 
 async def test_a_clean_end_is_a_last_chunk(app: App, ref: Ref):
@@ -26,10 +27,10 @@ async def test_a_clean_end_is_a_last_chunk(app: App, ref: Ref):
     async with serving(app) as live:
         head = FOLLOW.replace("/events", f"/events?after=0&turn={turn_id(S, 2)}")
         reader, writer = await live.connect(head)
-        body = await asyncio.wait_for(reader.readuntil(b"0\r\n\r\n"), 5)
+        body = await asyncio.wait_for(reader.readuntil(b"0\r\n\r\n"), 20)
         assert b"turn.completed" in body
         writer.write(head.replace("\n", "\r\n").encode() + b"\r\n\r\n")
-        assert await asyncio.wait_for(reader.readuntil(b"0\r\n\r\n"), 5)
+        assert await asyncio.wait_for(reader.readuntil(b"0\r\n\r\n"), 20)
         writer.close()
 
 
@@ -40,13 +41,13 @@ async def test_everything_else_cuts_the_connection(
     """No last chunk: the client knows that there is more elsewhere. And the log has nothing to say about it."""
     async with serving(app) as live:
         reader, writer = await live.connect(FOLLOW)
-        await asyncio.wait_for(reader.readuntil(b"retry: 500\n: dal segno\n\n\r\n"), 5)
+        await asyncio.wait_for(reader.readuntil(b"retry: 500\n: dal segno\n\n\r\n"), 20)
         caplog.clear()
         if why == "drain":
             app.gate.drain()
         else:
             service.break_streams()
-        rest = await asyncio.wait_for(reader.read(), 5)
+        rest = await asyncio.wait_for(reader.read(), 20)
         assert rest == b""
         writer.close()
     assert [record for record in caplog.records if record.levelno >= logging.WARNING] == []
@@ -72,7 +73,7 @@ async def test_a_replica_leaves_quickly_and_lets_short_requests_finish(
         stopping = asyncio.create_task(live.stop())
         await wait_until(lambda: app.gate.streams == 0, description="the streams are gone")
         writer.write(body[5:])
-        answer = await asyncio.wait_for(reader.read(), 5)
+        answer = await asyncio.wait_for(reader.read(), 20)
         assert answer.startswith(b"HTTP/1.1 200 ")
         writer.close()
         await stopping
@@ -82,6 +83,20 @@ async def test_a_replica_leaves_quickly_and_lets_short_requests_finish(
             out.close()
     assert left
     assert [record for record in caplog.records if record.levelno >= logging.WARNING] == []
+
+
+async def test_a_replica_that_leaves_closes_the_connections_that_are_kept(app: App):
+    """A client that came back on its own would be told the same until the replica is gone, though others share the
+    port.
+    """
+    async with serving(app) as live:
+        reader, writer = await live.connect("GET /v1/sessions HTTP/1.1\nhost: x")
+        assert (await asyncio.wait_for(reader.readuntil(b"}"), 5)).startswith(b"HTTP/1.1 200 ")
+        app.gate.drain()
+        writer.write(b"GET /v1/sessions HTTP/1.1\r\nhost: x\r\n\r\n")
+        answer = await asyncio.wait_for(reader.read(), 5)
+        assert answer.startswith(b"HTTP/1.1 503 ") and b"connection: close" in answer
+        writer.close()
 
 
 async def test_a_client_that_vanishes_is_noticed_at_once(app: App, service: FakeService, ref: Ref):
@@ -116,12 +131,9 @@ async def test_a_reader_that_never_reads_is_cut_off(service: FakeService, ref: R
 
 async def test_a_refused_websocket_is_no_error(app: App, ref: Ref, caplog: pytest.LogCaptureFixture):
     """The client hears why, and the connection is closed; the log has nothing to say about it."""
-    upgrade = (
-        "connection: upgrade\nupgrade: websocket\nsec-websocket-version: 13\nsec-websocket-key: " + "A" * 22 + "=="
-    )
     async with serving(app) as live:
-        reader, writer = await live.connect(f"GET /v1/sessions/{S}/events?after=99 HTTP/1.1\nhost: x\n{upgrade}")
-        answer = await asyncio.wait_for(reader.read(), 5)
+        reader, writer = await live.connect(f"GET /v1/sessions/{S}/events?after=99 HTTP/1.1\nhost: x\n{UPGRADE}")
+        answer = await asyncio.wait_for(reader.read(), 20)
         writer.close()
     assert answer.startswith(b"HTTP/1.1 400") and b"cursor_ahead" in answer
     assert [record for record in caplog.records if record.levelno >= logging.WARNING] == []
@@ -133,7 +145,7 @@ async def test_headers_have_a_deadline(app: App):
         for start in ("", "GET /livez HTTP/1.1\r\nhost: x\r\n"):
             reader, writer = await live.connect()
             writer.write(start.encode())
-            assert await asyncio.wait_for(reader.read(), 5) == b""
+            assert await asyncio.wait_for(reader.read(), 20) == b""
             writer.close()
 
 
@@ -147,17 +159,29 @@ async def test_headers_have_a_deadline(app: App):
         "NONSENSE",
         "GET /\x00 HTTP/1.1\nhost: x",
         "GET /ä HTTP/1.1\nhost: x",
+        "GET /livez HTTP/1.1",
+        "GET /livez HTTP/1.1\nhost: x\nhost: y",
+        f"GET /v1/sessions/{S}/events HTTP/1.1\n{UPGRADE}",
     ],
-    ids=range(7),
+    ids=range(10),
 )
 async def test_malformed_requests_get_a_problem_and_the_door(app: App, head: str):
     """Also what the parser refuses is answered in the one shape that errors have."""
     async with serving(app) as live:
         reader, writer = await live.connect(head)
-        answer = await asyncio.wait_for(reader.read(), 5)
+        answer = await asyncio.wait_for(reader.read(), 20)
         assert answer.startswith(b"HTTP/1.1 4"), answer[:200]
         assert b"application/problem+json" in answer
         writer.close()
+
+
+async def test_a_request_may_name_no_host_where_http_lets_it(app: App):
+    """HTTP/1.0 knows none; and a connection that was refused for it says so."""
+    async with serving(app) as live:
+        for head, says in (("GET /livez HTTP/1.0", b"200 OK"), ("GET /livez HTTP/1.1", b"one Host header")):
+            reader, writer = await live.connect(head)
+            assert says in await asyncio.wait_for(reader.read(), 20)
+            writer.close()
 
 
 async def test_headers_without_end_are_not_kept(app: App):
@@ -165,7 +189,7 @@ async def test_headers_without_end_are_not_kept(app: App):
     async with serving(app) as live:
         reader, writer = await live.connect("GET / HTTP/1.1\nhost: x\n" + "\n".join(f"x{n}: y" for n in range(20_000)))
         try:
-            answer = await asyncio.wait_for(reader.read(), 5)
+            answer = await asyncio.wait_for(reader.read(), 20)
         except ConnectionResetError:
             answer = b"HTTP/1.1 400 "
         assert answer.startswith(b"HTTP/1.1 400 ")
@@ -180,7 +204,7 @@ async def test_a_client_that_sends_too_much_still_reads_the_answer(app: App):
         reader, writer = await live.connect(head)
         writer.write(b" " * size)
         await writer.drain()
-        answer = await asyncio.wait_for(reader.readuntil(b"}"), 5)
+        answer = await asyncio.wait_for(reader.readuntil(b"}"), 20)
         assert answer.startswith(b"HTTP/1.1 413 ")
         writer.close()
 
@@ -190,7 +214,7 @@ async def test_a_body_far_too_large_is_not_waited_for(app: App):
     async with serving(app) as live:
         head = f"POST /v1/sessions HTTP/1.1\nhost: x\ncontent-type: application/json\ncontent-length: {10**12}"
         reader, writer = await live.connect(head)
-        answer = await asyncio.wait_for(reader.read(), 5)
+        answer = await asyncio.wait_for(reader.read(), 20)
         assert answer.startswith(b"HTTP/1.1 413 ") and b"connection: close" in answer
         writer.close()
 
@@ -200,7 +224,7 @@ async def test_an_expectation_is_not_met_for_a_body_that_is_refused(app: App):
     async with serving(app) as live:
         head = "POST /v1/sessions HTTP/1.1\nhost: x\nexpect: 100-continue\ncontent-length: 2000000"
         reader, writer = await live.connect(head)
-        assert (await asyncio.wait_for(reader.read(), 5)).startswith(b"HTTP/1.1 413 ")
+        assert (await asyncio.wait_for(reader.read(), 20)).startswith(b"HTTP/1.1 413 ")
         writer.close()
 
 

@@ -25,7 +25,7 @@ def to(live: Live, query: str = "", session: str = S, **options) -> connect:
 
 
 async def hear(socket: ClientConnection) -> dict[str, Any]:
-    return json.loads(await asyncio.wait_for(socket.recv(), 5))
+    return json.loads(await asyncio.wait_for(socket.recv(), 20))
 
 
 async def test_events_come_with_their_cursor_and_the_end_is_1000(app: App, service: FakeService, ref: Ref):
@@ -145,7 +145,7 @@ async def test_draining_closes_with_1012(app: App, ref: Ref):
         await wait_until(lambda: app.gate.streams == 1, description="the socket is open")
         app.gate.drain()
         with pytest.raises(ConnectionClosed):
-            await asyncio.wait_for(socket.recv(), 5)
+            await asyncio.wait_for(socket.recv(), 20)
         assert socket.close_code == 1012
 
 
@@ -155,7 +155,7 @@ async def test_a_lost_store_closes_with_1011(app: App, service: FakeService, ref
         await wait_until(lambda: app.gate.streams == 1, description="the socket is open")
         service.break_streams()
         with pytest.raises(ConnectionClosed):
-            await asyncio.wait_for(socket.recv(), 5)
+            await asyncio.wait_for(socket.recv(), 20)
         assert socket.close_code == 1011
 
 
@@ -168,7 +168,7 @@ async def test_a_bug_closes_with_1011_and_is_logged(
         service.fault = ZeroDivisionError("secret")
         await socket.send('{"type":"message","content":"x"}')
         with pytest.raises(ConnectionClosed):
-            await asyncio.wait_for(socket.recv(), 5)
+            await asyncio.wait_for(socket.recv(), 20)
         assert socket.close_code == 1011
         service.fault = None
     assert "secret" in caplog.text

@@ -103,6 +103,16 @@ async def test_doctor_finds_an_embedded_store_healthy(tmp_path: Path):
     )
 
 
+@pytest.mark.parametrize(("given", "worst"), [([], "ok"), (["--warm", "sqlite:///sesions/x.db"], "degraded")])
+async def test_doctor_makes_nothing(tmp_path: Path, given: list[str], worst: str):
+    """A path that is mistyped is told, and leaves nothing on the disk; and what can be examined there is."""
+    done = await run("doctor", "--json", *given, cwd=tmp_path)
+    findings = [json.loads(line) for line in done.out.splitlines()]
+    told = {finding["state"] for finding in findings if "is not there yet" in finding["detail"]}
+    assert (done.code, min(told), list(tmp_path.iterdir())) == (0, worst, [])
+    assert "create if absent" in {finding["what"] for finding in findings} and "doctor-" not in done.out
+
+
 @pytest.mark.parametrize(
     ("arguments", "what", "state", "code"),
     [

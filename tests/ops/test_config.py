@@ -107,6 +107,7 @@ def test_what_kubernetes_sets_for_a_service_of_our_name_is_passed_over(name: str
         ("log_level", "loud", "debug, info, warning, error"),
         ("insecure", "maybe", "true, false"),
         ("replica_id", "a b", "will not do"),
+        ("replica_id", "a\n", "will not do"),
     ],
 )
 def test_a_bad_value_names_its_place_and_what_would_do(name: str, text: str, says: str):

@@ -34,7 +34,7 @@ async def test_the_demonstration_ends_well(tmp_path: Path):
 
 
 async def test_serve_keeps_the_fleet_and_its_advice_works(tmp_path: Path):
-    """Every curl command that is printed answers; Ctrl-C ends the fleet with exit code 0."""
+    """Every command that is printed answers, also where `dalsegno` is on no path; Ctrl-C ends the fleet with code 0."""
     process = await asyncio.create_subprocess_exec(
         *command("demo", "--serve", "--port", "0"),
         cwd=tmp_path,
@@ -52,8 +52,8 @@ async def test_serve_keeps_the_fleet_and_its_advice_works(tmp_path: Path):
         for line in advice:
             answer = await asyncio.to_thread(_shell, line, tmp_path)
             assert "turn.completed" in answer or json.loads(answer)
-        (tree,) = re.findall(r"^  dalsegno (sessions show .*)$", text, re.MULTILINE)
-        assert "What does dal segno mean?" in (await run(*tree.split(), cwd=tmp_path)).out
+        (tree,) = re.findall(r"^  (.*dalsegno sessions show .*)$", text, re.MULTILINE)
+        assert "What does dal segno mean?" in await asyncio.to_thread(_shell, tree, tmp_path)
         pids = [int(pid) for pid in re.findall(r"pid=(\d+)", text)]
         (kill,) = re.findall(r"^  (kill -9 \d+)$", text, re.MULTILINE)
         await asyncio.to_thread(_shell, kill, tmp_path)
@@ -69,7 +69,9 @@ async def test_serve_keeps_the_fleet_and_its_advice_works(tmp_path: Path):
 
 
 def _shell(line: str, folder: Path) -> str:
-    done = subprocess.run(line, shell=True, cwd=folder, capture_output=True, text=True, timeout=20, check=True)
+    done = subprocess.run(
+        line, shell=True, cwd=folder, env=environment(), capture_output=True, text=True, timeout=20, check=True
+    )
     return done.stdout
 
 

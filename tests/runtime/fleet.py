@@ -1,7 +1,7 @@
 """Replicas on one memory store, in one process, for tests of the runtime: start some, kill one, ask any of them."""
 
 import uuid
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from datetime import timedelta
 from typing import Any
@@ -51,10 +51,11 @@ class One:
         self.service = Service(self.replica, warm=self.shelf, blobs=self.blobs, ids=RandomIds())
 
 
-async def _nowhere(*_: Any) -> None:
+async def _nowhere(*_: Any) -> Mapping[Ref, Any]:
     """Where a dead replica writes to the hot tier: a thread of its agent goes on for a moment, as none of a dead
     process does.
     """
+    return {}
 
 
 class Fleet:

@@ -24,8 +24,9 @@ from dalsegno.stores.redis.log import RedisLog
 from tests.runtime.fleet import fleet
 from tests.support import wait_until
 
-DEADLINE = timedelta(milliseconds=300)
-TUNING = Tuning(bury_every=timedelta(milliseconds=10), drain_within=timedelta(seconds=5), turn_deadline=DEADLINE)
+DEADLINE = timedelta(seconds=1)
+"""Long enough for the turns of those that behave, also where the machine is busy."""
+TUNING = Tuning(bury_every=timedelta(milliseconds=10), drain_within=timedelta(seconds=5))
 OVER: set[str] = set()
 """Sessions whose test is over: who hears nothing looks here, or the test would never be."""
 BAD: dict[str, tuple[Callable[[Turn], Awaitable[Any]], str]] = {}
@@ -103,7 +104,7 @@ async def hears_nothing(turn: Turn) -> None:
 
 @bad("blocks the loop beyond its time", "deadline_exceeded: the turn took longer than ")
 async def blocks(turn: Turn) -> None:
-    time.sleep(DEADLINE.total_seconds() * 1.5)
+    time.sleep(DEADLINE.total_seconds() * 1.1)
     await asyncio.Event().wait()
 
 
@@ -173,12 +174,17 @@ async def test_a_bad_agent_ends_its_turn_and_nothing_else(name: str, monkeypatch
     misbehaving, says = BAD[name]
     monkeypatch.setattr("dalsegno.runtime.play.LEAVING_SECONDS", 0.05)
 
+    tuning = msgspec.structs.replace(TUNING, turn_deadline=DEADLINE) if says.startswith("deadline") else TUNING
+    begun: list[str] = []
+
     async def agent(turn: Turn) -> Any:
+        begun.append(turn.text)
         return await (misbehaving(turn) if turn.text == "bad" else turn.say("fine"))
 
-    async with fleet(agent, tuning=TUNING) as world:
+    async with fleet(agent, tuning=tuning) as world:
         ref, other = await world.session(), await world.session()
         receipt = await world.say(ref, "bad")
+        await wait_until(lambda: begun, description="it misbehaves")  # or it would be the other's time that it blocks
         assert (await world.ask(other, "hi")).status == "completed"
         turn = await world.end_of(ref, receipt)
         if says:

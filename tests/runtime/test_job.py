@@ -35,8 +35,9 @@ class Child:
         return (await asyncio.wait_for(self.process.stdout.readline(), 20)).decode().strip()
 
     async def die(self) -> None:
-        self.process.send_signal(signal.SIGKILL)
-        await self.process.wait()
+        if self.process.returncode is None:
+            self.process.send_signal(signal.SIGKILL)
+        await self.process.communicate()
 
 
 class Program:
@@ -60,8 +61,7 @@ class Program:
 
     async def end(self) -> None:
         for child in self._children:
-            if child.process.returncode is None:
-                await child.die()
+            await child.die()
 
     @property
     def done(self) -> list[str]:

@@ -63,9 +63,10 @@ async def test_an_answer_that_is_left_behind_is_finished_once():
         left.append(asyncio.create_task(turn.generate(model, name="aside")))
         shown = world.ones[0].hot.publish
 
-        async def published(*positional: Any, **named: Any) -> None:
-            await shown(*positional, **named)
+        async def published(*given: Any) -> Any:
+            failed = await shown(*given)
             out.set()
+            return failed
 
         out = asyncio.Event()
         vars(world.ones[0].hot)["publish"] = published

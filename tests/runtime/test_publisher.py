@@ -1,42 +1,72 @@
-"""The publisher: pieces go out in order, those of a step on record do not go again, and nothing stays behind a turn."""
+"""The press: pieces go out in order, those of a step on record do not go again, nobody waits for others' sessions, and
+nothing stays behind a turn.
+"""
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager
 
 import pytest
 
 from dalsegno.core.lease import Lease
 from dalsegno.core.stream import Piece
-from dalsegno.errors import Unavailable
-from dalsegno.ports import Hot, Ref
+from dalsegno.errors import DalsegnoError, LeaseLost, Unavailable
+from dalsegno.ports import Batch, Ref
 from dalsegno.runtime import publisher
 from dalsegno.runtime.hub import Hub
-from dalsegno.runtime.publisher import Publisher
+from dalsegno.runtime.publisher import Press, Publisher
 from dalsegno.stores.memory import MemoryDatabase, MemoryHot, MemoryLog
 from dalsegno.testing.conformance.acts import session
 from tests.support import wait_until
 
+Failures = Mapping[Ref, DalsegnoError | LeaseLost]
+
 
 class Tier(MemoryHot):
-    """A hot tier that notes what it was asked, and answers when it is told to."""
+    """A hot tier that notes what it was asked, and answers when it is told to; some sessions it does not take."""
 
     def __init__(self) -> None:
         super().__init__()
         self.asked: list[str] = []
+        self.calls = 0
         self.answers = asyncio.Event()
         self.answers.set()
         self.fails = False
+        self.refuses: dict[Ref, DalsegnoError | LeaseLost] = {}
 
-    async def publish(self, ref: Ref, epoch: int, pieces: Sequence[Piece]) -> None:
-        self.asked.append("".join(piece.delta for piece in pieces))
+    async def publish(self, batches: Sequence[Batch]) -> Failures:
+        self.calls += 1
+        self.asked += ["".join(piece.delta for piece in batch.pieces) for batch in batches]
         await self.answers.wait()
         if self.fails:
             raise Unavailable("not now", outcome="not_applied")
-        await super().publish(ref, epoch, pieces)
+        failed = await super().publish([batch for batch in batches if batch.ref not in self.refuses])
+        return {**failed, **{batch.ref: self.refuses[batch.ref] for batch in batches if batch.ref in self.refuses}}
 
     async def clear(self, ref: Ref, epoch: int) -> None:
         self.asked.append("clear")
         await super().clear(ref, epoch)
+
+
+class Readers(Hub):
+    """A hub that notes what readers in this process are shown."""
+
+    def __init__(self, hot: Tier) -> None:
+        super().__init__(MemoryLog(MemoryDatabase()), hot)
+        self.shown = ""
+
+    def live(self, ref: Ref, pieces: Sequence[Piece], *, epoch: int) -> None:
+        self.shown += "".join(piece.delta for piece in pieces)
+        super().live(ref, pieces, epoch=epoch)
+
+
+def shown(press: Press) -> str:
+    assert isinstance(press.hub, Readers)
+    return press.hub.shown
+
+
+async def until_shown(press: Press, text: str) -> None:
+    await wait_until(lambda: shown(press) == text, description=f"readers here have {text}")
 
 
 @pytest.fixture
@@ -45,9 +75,17 @@ def hot(monkeypatch: pytest.MonkeyPatch) -> Tier:
     return Tier()
 
 
-def publishing(hot: Hot) -> Publisher:
-    lease = Lease(session().tenant, session().id, epoch=1, turn=2, attempt=1, owner="r1")
-    return Publisher(lease, hot=hot, hub=Hub(MemoryLog(MemoryDatabase()), hot), on_lost=lambda: None)
+@asynccontextmanager
+async def pressing(hot: Tier) -> AsyncIterator[Press]:
+    press = Press(hot, Readers(hot))
+    yield press
+    await press.stop()
+
+
+def publishing(press: Press, number: int = 1, *, lost: list[int] | None = None) -> Publisher:
+    ref, noted = session(number), [] if lost is None else lost
+    lease = Lease(ref.tenant, ref.id, epoch=1, turn=2, attempt=1, owner="r1")
+    return Publisher(lease, press=press, on_lost=lambda: noted.append(number))
 
 
 def word(at: int, text: str, *, base: int = 3) -> list[Piece]:
@@ -56,90 +94,188 @@ def word(at: int, text: str, *, base: int = 3) -> list[Piece]:
 
 async def test_one_breath_is_not_published(hot: Tier):
     """Of a step that is whole before anybody was shown any of it, nothing goes out."""
-    one = publishing(hot)
-    one.push(word(0, "all at once"))
-    one.hold()
-    for _ in range(10):  # the step is being recorded
-        await asyncio.sleep(0)
-    one.close()
-    one.push(word(0, "next", base=4))
-    await wait_until(lambda: hot.asked == ["next"], description="the next step goes out, and nothing before it")
-    one.leave()
+    async with pressing(hot) as press:
+        one = publishing(press)
+        one.push(word(0, "all at once"))
+        one.hold()
+        for _ in range(10):  # the step is being recorded
+            await asyncio.sleep(0)
+        one.close()
+        one.push(word(0, "next", base=4))
+        await wait_until(lambda: hot.asked == ["next"], description="the next step goes out, and nothing before it")
+
+
+async def test_what_many_say_goes_together(hot: Tier):
+    """In one round every session's pieces are one call, of so many sessions at most; and the next says the rest."""
+    async with pressing(hot) as press:
+        ones = [publishing(press, number) for number in range(1, publisher.TOGETHER_MAX + 11)]
+        for one in ones:
+            one.push(word(0, "he"))
+            one.push(word(2, "llo"))
+        await wait_until(lambda: len(hot.asked) == len(ones), description="all of it is out")
+        assert set(hot.asked) == {"hello"}
+        assert hot.calls == 2
 
 
 async def test_what_was_not_taken_goes_with_what_follows(hot: Tier):
     """The tier comes back: what it has of the step has no gap, and what is on record goes no more."""
-    one = publishing(hot)
-    hot.fails = True
-    one.push(word(0, "hel"))
-    await wait_until(lambda: hot.asked == ["hel"], description="the tier refuses")
-    one.push(word(3, "lo"))
-    hot.fails = False
-    await wait_until(lambda: hot.asked[-1] == "hello", description="both go together")
+    async with pressing(hot) as press:
+        one = publishing(press)
+        hot.fails = True
+        one.push(word(0, "hel"))
+        await wait_until(lambda: hot.asked == ["hel"], description="the tier refuses")
+        one.push(word(3, "lo"))
+        hot.fails = False
+        await wait_until(lambda: hot.asked[-1] == "hello", description="both go together")
 
-    hot.answers.clear()
-    hot.fails = True
-    one.push(word(5, "!"))
-    await wait_until(lambda: hot.asked[-1] == "!", description="one more is under way")
-    one.close()
-    one.push(word(0, "next", base=9))
-    hot.answers.set()
-    await wait_until(lambda: "clear" in hot.asked, description="the step's pieces are forgotten")
-    hot.fails = False
-    await wait_until(lambda: hot.asked[-1] == "next", description="the next step goes out by itself")
-    assert sum("!" in asked for asked in hot.asked) == 1
-    one.leave()
+        hot.answers.clear()
+        hot.fails = True
+        one.push(word(5, "!"))
+        await wait_until(lambda: hot.asked[-1] == "!", description="one more is under way")
+        one.push(word(6, "?"))
+        await wait_until(lambda: shown(press)[-1] == "?", description="and one waits behind it")
+        one.close()
+        one.push(word(0, "next", base=9))
+        hot.answers.set()
+        await wait_until(lambda: "clear" in hot.asked, description="the step's pieces are forgotten")
+        hot.fails = False
+        await wait_until(lambda: hot.asked[-1] == "next", description="the next step goes out by itself")
+        assert sum("!" in asked or "?" in asked for asked in hot.asked) == 1
+
+
+async def test_readers_here_do_not_wait_for_the_tier(hot: Tier):
+    """While the hot tier does not answer, who reads from this replica is shown every word as it comes; the tier gets
+    them all once it is back.
+    """
+    async with pressing(hot) as press:
+        one = publishing(press)
+        hot.answers.clear()
+        for at, letter in enumerate("hello"):
+            one.push(word(at, letter))
+            await until_shown(press, "hello"[: at + 1])
+        assert hot.asked == ["h"]
+        hot.answers.set()
+        await wait_until(lambda: hot.asked == ["h", "ello"], description="the rest goes together")
+
+
+async def test_a_tier_that_stays_away_costs_little(hot: Tier, monkeypatch: pytest.MonkeyPatch):
+    """So many pieces wait for it; when there are more, all are let go, and readers elsewhere wait for the item."""
+    monkeypatch.setattr(publisher, "LATE_MAX", 3)
+    async with pressing(hot) as press:
+        one = publishing(press)
+        hot.answers.clear()
+        for at, letter in enumerate("abcdef"):
+            one.push(word(at, letter))
+            await until_shown(press, "abcdef"[: at + 1])
+        hot.answers.set()
+        await wait_until(lambda: hot.asked == ["a", "f"], description="what came last goes")
+
+
+async def test_a_round_gathers(hot: Tier, monkeypatch: pytest.MonkeyPatch):
+    """The first word goes at once; what follows in the next moment goes together."""
+    monkeypatch.setattr(publisher, "PACE_SECONDS", 0.05)
+    async with pressing(hot) as press:
+        one = publishing(press)
+        for at, letter in enumerate("hello"):
+            one.push(word(at, letter))
+            for _ in range(10):
+                await asyncio.sleep(0)
+        await wait_until(lambda: hot.asked == ["h", "ello"], description="all is out")
+
+
+async def test_nobody_waits_for_the_session_of_another(hot: Tier):
+    """One session's part of the tier does not answer, another one's is refused: the third goes on at once, who was
+    refused is told so, and the first is tried again.
+    """
+    async with pressing(hot) as press:
+        lost = list[int]()
+        late, fenced, well = (publishing(press, number, lost=lost) for number in (1, 2, 3))
+        hot.refuses = {
+            session(1): Unavailable("not now", outcome="not_applied"),
+            session(2): LeaseLost("a newer epoch"),
+        }
+        for one, text in ((late, "late"), (fenced, "fenced"), (well, "well")):
+            one.push(word(0, text))
+        await wait_until(lambda: lost == [2], description="it is told that it is not the owner")
+        well.push(word(4, "!"))
+        await wait_until(lambda: hot.asked.count("late") > 1 and "!" in hot.asked, description="both go on")
+        hot.refuses = {}
+        late.push(word(4, "r"))
+        await wait_until(lambda: _text(hot, 1, "later"), description="all of it has arrived")
+        assert await _text(hot, 3, "well!")
+        assert lost == [2]
 
 
 async def test_what_is_shown_is_kept_until_it_is_on_record(hot: Tier):
     """A whole step waits for its commit: who takes over from here on goes on from what readers have. It is forgotten
     before the next step goes out, or with the turn.
     """
-    one = publishing(hot)
-    one.push(word(0, "first"))
-    await wait_until(lambda: hot.asked == ["first"], description="it is out")
-    one.close()
-    for _ in range(10):
-        await asyncio.sleep(0)
-    assert hot.asked == ["first"]
-    one.push(word(0, "second", base=4))
-    await wait_until(lambda: hot.asked == ["first", "clear", "second"], description="the next step goes out")
-    one.close()
-    one.leave()
-    await wait_until(lambda: hot.asked[3:] == ["clear"], description="the turn is over")
+    async with pressing(hot) as press:
+        one = publishing(press)
+        one.push(word(0, "first"))
+        await wait_until(lambda: hot.asked == ["first"], description="it is out")
+        one.close()
+        for _ in range(10):
+            await asyncio.sleep(0)
+        assert hot.asked == ["first"]
+        one.push(word(0, "second", base=4))
+        await wait_until(lambda: hot.asked == ["first", "clear", "second"], description="the next step goes out")
+        one.close()
+        one.leave()
+        await wait_until(lambda: hot.asked[3:] == ["clear"], description="the turn is over")
 
 
 async def test_pieces_are_forgotten_after_those_under_way(hot: Tier):
     """A publication that comes late does not bring back what was cleared."""
-    one = publishing(hot)
-    hot.answers.clear()
-    one.push(word(0, "slow"))
-    await wait_until(lambda: hot.asked == ["slow"], description="it is under way")
-    one.close()
-    one.leave()
-    hot.answers.set()
-    await wait_until(lambda: hot.asked == ["slow", "clear"], description="then it is forgotten")
-    await wait_until(lambda: _read(hot), description="nothing is left of it")
+    async with pressing(hot) as press:
+        one = publishing(press)
+        hot.answers.clear()
+        one.push(word(0, "slow"))
+        await wait_until(lambda: hot.asked == ["slow"], description="it is under way")
+        one.close()
+        one.leave()
+        hot.answers.set()
+        await wait_until(lambda: hot.asked == ["slow", "clear"], description="then it is forgotten")
+        await wait_until(lambda: _text(hot, 1, ""), description="nothing is left of it")
 
 
-async def _read(hot: Tier) -> bool:
-    return await hot.read(session()) is None
+async def _text(hot: Tier, number: int, text: str) -> bool:
+    found = await hot.read(session(number))
+    return text == ("" if found is None else "".join(piece.delta for piece in found.pieces))
 
 
 async def test_nothing_stays_behind_a_turn(hot: Tier):
-    """When the turn is over here the task ends, also beside a tier that fails; what is said afterwards goes nowhere."""
+    """When the turn is over here nothing more of it goes out, also beside a tier that fails; what is said afterwards
+    goes nowhere.
+    """
+    async with pressing(hot) as press:
+        before = asyncio.all_tasks()
+        one, other = publishing(press), publishing(press, 2)
+        one.push(word(0, "idle"))
+        await wait_until(lambda: hot.asked == ["idle"], description="it is out")
+        hot.answers.clear()
+        hot.fails = True
+        other.push(word(0, "refused"))
+        await wait_until(lambda: "refused" in hot.asked, description="it is under way")
+        for late in (one, other):
+            late.push(word(9, "unsaid"))
+            late.leave()
+        hot.answers.set()
+        hot.asked.clear()
+        one.push(word(4, "late"))
+        third = publishing(press, 3)
+        third.push(word(0, "third"))
+        await wait_until(lambda: hot.asked.count("third") > 2, description="the tier was tried again and again")
+        assert set(hot.asked) == {"third"}
+        third.leave()
+        await wait_until(lambda: asyncio.all_tasks() == before, description="no task is left")
+
+
+async def test_the_press_stops_with_its_replica(hot: Tier):
+    """What is under way is let go of."""
     before = asyncio.all_tasks()
-    one, other = publishing(hot), publishing(hot)
-    one.push(word(0, "idle"))
-    await wait_until(lambda: hot.asked == ["idle"], description="it is out")
-    hot.answers.clear()
-    hot.fails = True
-    other.push(word(0, "refused"))
-    await wait_until(lambda: "refused" in hot.asked, description="it is under way")
-    one.leave()
-    other.leave()
-    hot.answers.set()
+    async with pressing(hot) as press:
+        hot.answers.clear()
+        publishing(press).push(word(0, "slow"))
+        await wait_until(lambda: hot.asked == ["slow"], description="it is under way")
     await wait_until(lambda: asyncio.all_tasks() == before, description="no task is left")
-    asked = len(hot.asked)
-    one.push(word(4, "late"))
-    assert asyncio.all_tasks() == before and len(hot.asked) == asked

@@ -1,15 +1,18 @@
 """Reading a log from one number to another."""
 
+import sys
 from collections.abc import Sequence
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
-from dalsegno.errors import Unreadable
+from dalsegno.core.input import ToolResult
+from dalsegno.errors import Refused, Unreadable
 from dalsegno.ports import Ref
 from dalsegno.runtime import reading
 from dalsegno.runtime.reading import pages
+from tests.runtime.fleet import fleet
 
 REF = Ref("acme", "0198f0c2-7d1e-7c3a-9b52-5f0d4f6f1a2b")
 
@@ -43,3 +46,29 @@ async def test_what_is_missing_is_an_error(missing: int, monkeypatch: pytest.Mon
     log = Log(*(seq for seq in (1, 2, 3, 4) if seq != missing))
     with pytest.raises(Unreadable, match=f"has no event {missing}"):
         await numbers(log, through=4)
+
+
+async def test_who_has_seen_enough_leaves_nothing_to_a_collection():
+    """A look at a turn that has ended, and a decision that comes too late: what reads the log is closed as soon as it
+    was told; left lying, it would cost the loop a task.
+    """
+    begun: list[Any] = []
+
+    async def agent(turn: Any) -> None:
+        await turn.say(await turn.ask("which?"))
+
+    async with fleet(agent) as world:
+        ref = await world.session()
+        waiting = await world.ask(ref, "hi")
+        answer = ToolResult(waiting.actions[0].call_id, "this")
+        ended = await world.end_of(ref, await world.say(ref, answer))
+        await world.ask(ref, "and on")
+        hooks = sys.get_asyncgen_hooks()
+        sys.set_asyncgen_hooks(firstiter=begun.append)
+        try:
+            assert (await world.any.turn(ref, ended.id)).status == "completed"
+            with pytest.raises(Refused, match="already_decided"):
+                await world.say(ref, answer)
+        finally:
+            sys.set_asyncgen_hooks(*hooks)
+    assert len(begun) == 2 and all(reading.ag_frame is None for reading in begun)

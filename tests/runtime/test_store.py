@@ -353,8 +353,9 @@ class StoreCases:
             ref = Ref("default", store.id_of("anna"))
             fork = await service.fork(ref, at=None)
             reading = Import()
-            for event in await service.events(ref, after=0, limit=1000):
-                reading.line(export_line(ref.id, event))
+            events = await service.events(ref, after=0, limit=1000)
+            for event in events:
+                reading.line(export_line(ref.id, event, head=len(events)))
             again = await service.restore("default", reading.done())
             await store.delete("anna")
             for copy in (fork, again):

@@ -20,6 +20,7 @@ from dalsegno.errors import Unavailable
 from dalsegno.ports import Call, DidNotHappen, Happened, Ref
 from dalsegno.runtime.handle import Turn
 from dalsegno.runtime.hub import Hub
+from dalsegno.runtime.replica import Tuning
 from dalsegno.stores.memory import MemoryDatabase, MemoryHot, MemoryLog
 from dalsegno.stores.memory.log import MemoryTransaction
 from tests.runtime.fleet import Fleet, fleet, streamed
@@ -263,10 +264,10 @@ async def test_p10_what_the_hot_tier_missed_comes_with_what_follows():
         hot: Any = world.ones[0].hot
         publish, failures = hot.publish, iter([True, True])
 
-        async def falters(ref, epoch, pieces):
+        async def falters(batches):
             if next(failures, False):
                 raise Unavailable("away", outcome="not_applied")
-            await publish(ref, epoch, pieces)
+            return await publish(batches)
 
         hot.publish = falters
         ref = await world.session()
@@ -346,7 +347,7 @@ async def test_p7_a_human_decides(decision: Any, runs: int, says: str):
         assert turn.status == "waiting"
         assert turn.actions[0].reason == "unknown_outcome"
         await world.say(ref, Approval(turn.actions[0].call_id, decision))
-        turn = await world.any.turn(ref, turn.id, wait=timedelta(seconds=5))
+        turn = await world.any.turn(ref, turn.id, wait=timedelta(seconds=20))
         assert len(effects) == runs
         assert says in turn.output[-1]["content"][0]["text"]
 
@@ -494,6 +495,36 @@ async def test_a_draining_replica_hands_over_at_the_next_step():
         assert (turn.status, turn.attempt, len(by)) == ("completed", 1, 2)
         starts = await world.data(ref, "turn.started")
         assert [start.attempt for start in starts] == [1, 1]
+
+
+async def test_a_replica_that_has_to_leave_cuts_its_tools_off():
+    """A call that outlasts the time for draining ends there, and the next replica goes on as after a crash: otherwise
+    the process would stay until it is killed, and everything of it with it.
+    """
+    ran: list[str] = []
+
+    @tool("keyed")
+    async def slow() -> str:
+        ran.append("begun")
+        if len(ran) == 1:
+            await asyncio.Event().wait()
+        return "done"
+
+    async def agent(turn: Turn) -> None:
+        await turn.call(slow)
+
+    tuning = Tuning(bury_every=timedelta(milliseconds=10), drain_within=timedelta(milliseconds=10))
+    async with fleet(agent, tuning=tuning) as world:
+        ref = await world.session()
+        receipt = await world.say(ref, "go")
+        await wait_until(lambda: ran, description="the tool runs")
+        await world.start()
+        leaving = world.ones.pop(0).replica
+        async with asyncio.timeout(5):
+            await leaving.drain()
+            await leaving.stop()
+        turn = await world.end_of(ref, receipt)
+        assert (turn.status, turn.attempt, ran) == ("completed", 2, ["begun", "begun"])
 
 
 async def test_p4_a_zombie_writes_nothing():

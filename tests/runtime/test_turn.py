@@ -87,7 +87,7 @@ async def test_a_look_that_outlasts_its_turn_folds_nothing_into_the_next_ones_tr
         assert (await world.ask(ref, "one")).status == "completed"
         assert told == [True]
         one.replica._around.contexts.take = late  # type: ignore[method-assign]
-        turn = await asyncio.wait_for(world.ask(ref, "two"), 5)
+        turn = await asyncio.wait_for(world.ask(ref, "two"), 20)
         assert (turn.status, turn.error, turn.attempt) == ("completed", None, 1)
         assert turn.output[0]["content"][0]["text"] == "you said two"
         assert taken == [5], "as its first turn left it"
@@ -121,10 +121,11 @@ async def test_what_is_said_and_recorded_in_one_breath_is_not_published():
         def watched(name: str) -> None:
             work = getattr(hot, name)
 
-            async def call(*given: Any) -> None:
-                await work(*given)
+            async def call(*given: Any) -> Any:
+                answer = await work(*given)
                 asked.append(name)
                 published.set()
+                return answer
 
             setattr(hot, name, call)
 
@@ -282,7 +283,7 @@ async def test_a_denied_call_is_not_carried_out():
         ref = await world.session()
         turn = await world.ask(ref, "wipe it")
         await world.say(ref, Approval(turn.actions[0].call_id, "deny", "not today"))
-        turn = await world.any.turn(ref, turn.id, wait=timedelta(seconds=5))
+        turn = await world.any.turn(ref, turn.id, wait=timedelta(seconds=20))
         assert "denied" in turn.output[-1]["content"][0]["text"]
         assert "not today" in turn.output[-1]["content"][0]["text"]
 
@@ -311,7 +312,7 @@ async def test_outside_tools_and_questions_wait_for_their_answers():
         await wait_until(lambda: _waiting(world, ref, "ask"), description="the question")
         turn = await world.any.turn(ref, turn.id)
         await world.say(ref, ToolResult(turn.actions[0].call_id, output="blue"))
-        turn = await world.any.turn(ref, turn.id, wait=timedelta(seconds=5))
+        turn = await world.any.turn(ref, turn.id, wait=timedelta(seconds=20))
         assert turn.status == "completed"
         assert heard[-2:] == ["sunny", "blue"]
 
@@ -497,7 +498,7 @@ async def test_a_deleted_sessions_turn_stops_at_once():
         await world.say(ref, "go")
         await begun.wait()
         await world.any.delete(ref)
-        await asyncio.wait_for(stopped.wait(), 5)
+        await asyncio.wait_for(stopped.wait(), 20)
 
 
 async def test_identical_calls_share_a_result_where_the_tool_asks_for_it():

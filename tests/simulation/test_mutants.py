@@ -280,7 +280,7 @@ def a_transaction_in_two_halves(patch: pytest.MonkeyPatch) -> None:
 
     async def halves(self: Any, decide: Any) -> Any:
         self._database.scratch.update(self._written)
-        await asyncio.sleep(0.01)
+        await asyncio.sleep(0.5)
         return await real(self, decide)
 
     patch.setattr(MemoryTransaction, "commit", halves)

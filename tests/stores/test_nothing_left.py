@@ -34,6 +34,7 @@ from dalsegno.runtime.replica import Replica
 from dalsegno.runtime.service import Service
 from dalsegno.runtime.shelf import with_shelf
 from dalsegno.stores.bodies import unpacked
+from dalsegno.testing.conformance.acts import publish
 from dalsegno.testing.servers import redis as redis_servers
 from dalsegno.testing.servers.objects import BUCKET, objects
 from tests.support import wait_until
@@ -113,7 +114,7 @@ async def gone(urls: tuple[str, str, str], looks: list[Look], names: Look) -> No
         opened = message("", item_id="msg_1")
         pieces = [Piece(30, 0, 2, "msg_1", item=opened), Piece(30, 1, 2, "msg_1", field="text", delta=MARK * 10)]
         found = await world.service.get(ref)
-        await world.replica.hot.publish(ref, found.epoch, pieces)
+        await publish(world.replica.hot, ref, found.epoch, pieces)
         step = await world.replica.hot.read(ref)
         assert step is not None and step.pieces
         assert b"".join(look() for look in looks).count(MARK.encode()) > 3

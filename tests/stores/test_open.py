@@ -35,14 +35,28 @@ def test_paths_are_relative_after_three_slashes():
     assert stores.sqlite_path("sqlite:////a/b.db") == Path("/a/b.db")
 
 
-@pytest.mark.parametrize("url", ["mysql://x", "", "sqlite", "sqlite:", "sqlite://host/x.db", "sqlite:///", "a.db"])
+@pytest.mark.parametrize(
+    "url",
+    [
+        "mysql://x",
+        "",
+        "sqlite",
+        "sqlite:",
+        "sqlite://host/x.db",
+        "sqlite:///",
+        "sqlite:///.",
+        "sqlite:////a/..",
+        "sqlite:///a%00b",
+        "a.db",
+    ],
+)
 async def test_a_url_that_nobody_understands_is_a_configuration_error(url: str):
     """The message lists what is known."""
     with pytest.raises(ConfigError, match="sqlite:///"):
         await stores.open_warm(url)
 
 
-@pytest.mark.parametrize("url", ["ftp://x", "file://", "file://relative/folder"])
+@pytest.mark.parametrize("url", ["ftp://x", "file://", "file://relative/folder", "file:///a%00b"])
 async def test_the_same_for_objects(url: str):
     """The message lists what is known."""
     with pytest.raises(ConfigError, match="file:///"):

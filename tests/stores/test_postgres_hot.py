@@ -23,7 +23,7 @@ from dalsegno.stores.postgres import hot as module
 from dalsegno.stores.postgres import hot as postgres_hot
 from dalsegno.stores.postgres.arrays import adapted
 from dalsegno.stores.postgres.hints import PAYLOAD_BYTES_MAX, payloads
-from dalsegno.testing.conformance.acts import session
+from dalsegno.testing.conformance.acts import publish, session
 from dalsegno.testing.proxy import BlackHole, Delay, FaultProxy, Pass, Refuse
 from dalsegno.testing.servers.postgres import Postgres
 from tests.support import wait_until
@@ -56,7 +56,7 @@ def letters(text: str, *, base: int = 3) -> list[Piece]:
 def calls(hot: PostgresHot) -> list[Callable[[], Awaitable[Any]]]:
     """Each of the port's."""
     return [
-        lambda: hot.publish(session(), 1, letters("x")),
+        lambda: publish(hot, session(), 1, letters("x")),
         lambda: hot.fence(session(), 1),
         lambda: hot.read(session()),
         lambda: hot.clear(session(), 1),
@@ -67,7 +67,7 @@ def calls(hot: PostgresHot) -> list[Callable[[], Awaitable[Any]]]:
 async def works(hot: PostgresHot) -> bool:
     """Whether something can be published and read."""
     with suppress(Unavailable):
-        await hot.publish(session(77), 1, letters("x"))
+        await publish(hot, session(77), 1, letters("x"))
         return await hot.read(session(77)) == OpenStep(3, 1, tuple(letters("x")))
     return False
 
@@ -102,7 +102,7 @@ async def test_five_hundred_sessions_are_a_few_statements(
     monkeypatch.setattr(hot, "_execute", counted)
     step = letters("hello")
     for part in (step[:2], step[2:]):
-        await asyncio.gather(*(hot.publish(session(n), 1, part) for n in range(500)))
+        await asyncio.gather(*(publish(hot, session(n), 1, part) for n in range(500)))
     found = await asyncio.gather(*(hot.read(session(n)) for n in range(500)))
     assert all(one == OpenStep(3, 1, tuple(step)) for one in found)
     assert len(sent) <= 12, sent
@@ -111,7 +111,7 @@ async def test_five_hundred_sessions_are_a_few_statements(
 async def test_one_that_is_refused_keeps_nobody_back(hot: PostgresHot):
     """In one statement: a stale epoch among others."""
     await hot.fence(session(3), 9)
-    told = await asyncio.gather(*(hot.publish(session(n), 1, letters("x")) for n in range(6)), return_exceptions=True)
+    told = await asyncio.gather(*(publish(hot, session(n), 1, letters("x")) for n in range(6)), return_exceptions=True)
     assert [type(one) for one in told] == [LeaseLost if n == 3 else type(None) for n in range(6)]
 
 
@@ -119,7 +119,7 @@ async def test_one_sessions_publications_keep_their_order(unhurried: None, hot: 
     """Also when nobody waits for one before the next, and others are under way."""
     step = letters("a" * 40)
     await asyncio.gather(
-        *(hot.publish(session(n), 1, [piece]) for piece in step for n in range(3)), hot.read(session(0))
+        *(publish(hot, session(n), 1, [piece]) for piece in step for n in range(3)), hot.read(session(0))
     )
     for n in range(3):
         assert await hot.read(session(n)) == OpenStep(3, 1, tuple(step))
@@ -133,7 +133,7 @@ async def test_a_zombie_and_its_heir_at_the_same_moment(database: str):
     async def haunt(n: int) -> int:
         for count, piece in enumerate(step):
             try:
-                await zombie.publish(session(n), 1, [piece])
+                await publish(zombie, session(n), 1, [piece])
             except LeaseLost:
                 return count
         return len(step)
@@ -156,14 +156,14 @@ async def test_what_arrived_and_is_said_again_goes_on(hot: PostgresHot):
     """A publisher that was not answered sends everything with what follows."""
     step = letters("hello you")
     for end in (3, 5, 9):
-        await hot.publish(session(), 1, step[:end])
+        await publish(hot, session(), 1, step[:end])
         assert await hot.read(session()) == OpenStep(3, 1, tuple(step[:end]))
 
 
 async def test_what_does_not_hang_together_is_kept_as_far_as_it_does(hot: PostgresHot):
     """Several steps and a gap in one publication."""
     one, two = letters("one"), letters("second", base=7)
-    await hot.publish(session(), 1, [*one, *two[:2], *one, *two[3:], *two[2:4]])
+    await publish(hot, session(), 1, [*one, *two[:2], *one, *two[3:], *two[2:4]])
     assert await hot.read(session()) == OpenStep(7, 1, tuple(two[:4]))
 
 
@@ -172,7 +172,7 @@ async def test_a_step_is_bounded(hot: PostgresHot):
     mebibyte = [Piece(3, n * 2**20, 2, "msg", field="text", delta="x" * 2**20) for n in range(9)]
     for piece in mebibyte:
         with suppress(Unavailable):
-            await hot.publish(session(), 1, [piece])
+            await publish(hot, session(), 1, [piece])
     size = (steps.STEP_BYTES_MAX // 2**20) - 1
 
     async def whole() -> OpenStep | None:
@@ -182,7 +182,7 @@ async def test_a_step_is_bounded(hot: PostgresHot):
 
     kept = await wait_until(whole, description="there is time to read it")
     assert kept.pieces == tuple(mebibyte[size - 1 : size])
-    await hot.publish(session(), 1, letters("next", base=4))
+    await publish(hot, session(), 1, letters("next", base=4))
     assert await hot.read(session()) == OpenStep(4, 1, tuple(letters("next", base=4)))
 
 
@@ -218,7 +218,7 @@ async def test_a_crash_of_the_server_loses_steps_and_nothing_else(server: Postgr
     heard: list[Hint] = []
     async with hot.listen(heard.append):
         await hot.fence(session(), 5)
-        await hot.publish(session(), 5, letters("hello"))
+        await publish(hot, session(), 5, letters("hello"))
         await asyncio.to_thread(server.crash)
         for call in calls(hot):
             with pytest.raises(Unavailable):
@@ -226,7 +226,7 @@ async def test_a_crash_of_the_server_loses_steps_and_nothing_else(server: Postgr
         await asyncio.to_thread(server.start)
         await wait_until(partial(works, hot), description="it works again")
         assert await hot.read(session()) is None
-        await hot.publish(session(), 5, letters("anew"))
+        await publish(hot, session(), 5, letters("anew"))
         assert await hot.read(session()) == OpenStep(3, 5, tuple(letters("anew")))
         await wait_until(partial(hears, hot, heard, Hint("acme", "again")), description="it hears again")
     await hot.close()
@@ -237,7 +237,7 @@ async def test_a_connection_that_was_cut_is_made_again(proxy: FaultProxy, wired:
     heard: list[Hint] = []
     async with wired.listen(heard.append):
         for count in range(3):
-            await wired.publish(session(count), 1, letters("x"))
+            await publish(wired, session(count), 1, letters("x"))
             proxy.abort()
             await wait_until(partial(works, wired), description="it works again")
             await wait_until(partial(hears, wired, heard, Hint("acme", f"{count}")), description="it hears again")
@@ -256,7 +256,7 @@ async def test_no_call_takes_longer_than_its_budget(server: Postgres, hot: Postg
                     await call()
                 took.append(time.monotonic() - began)
         began = time.monotonic()
-        crowd = (hot.publish(session(n), 1, letters("x")) for n in range(500))
+        crowd = (publish(hot, session(n), 1, letters("x")) for n in range(500))
         told = await asyncio.gather(*crowd, return_exceptions=True)
         assert time.monotonic() - began < 10 * BUDGET_SECONDS, "they wait side by side: in turn it is two minutes"
         assert all(isinstance(one, Unavailable) for one in told)
@@ -295,15 +295,15 @@ async def test_a_call_that_asks_twice_has_one_budget(proxy: FaultProxy, wired: P
 
 async def test_a_row_that_somebody_locks_is_not_waited_for(hot: PostgresHot, database: str):
     """The budget holds for the server, too: it gives up by itself, and the connection stays."""
-    await hot.publish(session(), 1, letters("x"))
+    await publish(hot, session(), 1, letters("x"))
     with psycopg.connect(database) as raw:
         raw.execute("SELECT FROM dalsegno_step FOR UPDATE")
         began = time.monotonic()
         with pytest.raises(Unavailable):
-            await hot.publish(session(), 1, letters("xy"))
+            await publish(hot, session(), 1, letters("xy"))
         assert time.monotonic() - began < BUDGET_SECONDS + SLACK_SECONDS
         assert await hot.read(session()) == OpenStep(3, 1, tuple(letters("x")))
-    await hot.publish(session(), 1, letters("xy"))
+    await publish(hot, session(), 1, letters("xy"))
     assert await hot.read(session()) == OpenStep(3, 1, tuple(letters("xy")))
 
 
@@ -328,11 +328,11 @@ async def test_what_has_expired_is_swept_away(database: str, monkeypatch: pytest
     """Hot 4: rows of steps and of pieces; those that are in use stay."""
     monkeypatch.setattr(module, "SWEEP_SECONDS", 0.0)
     hot = await PostgresHot.open(database, lifetime=timedelta(seconds=0.2))
-    await hot.publish(session(1), 1, letters("hello"))
+    await publish(hot, session(1), 1, letters("hello"))
     with psycopg.connect(database, autocommit=True) as raw:
 
         async def swept() -> bool:
-            await hot.publish(session(2), 1, letters("x"))
+            await publish(hot, session(2), 1, letters("x"))
             left = raw.execute(
                 "SELECT id, p.step IS NOT NULL FROM dalsegno_step FULL JOIN dalsegno_piece p ON step = n"
             )
@@ -347,12 +347,12 @@ async def test_pieces_that_were_replaced_are_gone(hot: PostgresHot, database: st
     with psycopg.connect(database, autocommit=True) as raw:
         for n, act in enumerate(
             (
-                lambda: hot.publish(session(), 1, letters("two", base=9)),
-                lambda: hot.publish(session(), 2, letters("three", base=9)),
+                lambda: publish(hot, session(), 1, letters("two", base=9)),
+                lambda: publish(hot, session(), 2, letters("three", base=9)),
                 lambda: hot.clear(session(), 2),
             )
         ):
-            await hot.publish(session(), 1 if n < 2 else 2, letters("one", base=3 + n))
+            await publish(hot, session(), 1 if n < 2 else 2, letters("one", base=3 + n))
             await act()
             rows = raw.execute("SELECT count(*) FROM dalsegno_piece").fetchone()
             assert rows == (0 if n == 2 else 1,)
@@ -402,7 +402,7 @@ async def test_a_url_opens_it(database: str):
 async def test_many_handles_begin_at_once(database: str):
     """On an empty database, and with one session that nobody has begun."""
     hots = await asyncio.gather(*(PostgresHot.open(database) for _ in range(6)))
-    await asyncio.gather(*(hot.publish(session(), 1, letters("hello")) for hot in hots))
+    await asyncio.gather(*(publish(hot, session(), 1, letters("hello")) for hot in hots))
     assert await hots[0].read(session()) == OpenStep(3, 1, tuple(letters("hello")))
     with psycopg.connect(database) as raw:
         assert raw.execute("SELECT count(*) FROM dalsegno_piece").fetchone() == (1,)

@@ -2,14 +2,17 @@
 
 import asyncio
 import contextlib
-from typing import cast
+import threading
+from collections.abc import Sequence
+from types import SimpleNamespace
+from typing import Any, cast
 
 import pytest
 
 from dalsegno.stores.outlast import Certain
 from dalsegno.stores.postgres import PostgresLog
 from dalsegno.stores.postgres.rows import Change
-from dalsegno.stores.postgres.writer import Writer
+from dalsegno.stores.postgres.writer import CROWD_MIN, Writer
 from dalsegno.testing.conformance.acts import accept, history, session
 
 WORDS = ("before", "while it is prepared", "after", "and again")
@@ -69,3 +72,31 @@ async def test_whatever_goes_wrong_with_one_of_many_is_told_to_who_waits(
         assert isinstance(future.exception(), ValueError)
     finally:
         await log.close()
+
+
+@pytest.mark.parametrize("rounds", range(5))
+@pytest.mark.parametrize("count", [1, 2 * CROWD_MIN])
+def test_a_loop_that_ends_leaves_nobody_waiting_for_a_statement_that_had_not_begun(count: int, rounds: int):
+    """Who waits to be written hears of no cancellation, but is told when the statement that it was to go with is
+    cancelled; and those behind it in the line go next. So a program whose loop ends just then ends.
+    """
+
+    class Slow(Writer):
+        """One whose statements take long."""
+
+        async def _send(self, changes: Sequence[Change]) -> list[int]:
+            await asyncio.sleep(0.1)
+            return []
+
+    async def program() -> None:
+        writer, nothing = Slow(cast(Any, None), cast(Any, None)), cast(Any, SimpleNamespace(kept=SimpleNamespace(n=1)))
+        writer._quiet = False  # as after a crowd: it goes with others
+        writing = [asyncio.create_task(writer.write(nothing)) for _ in range(count)]
+        for _ in range(rounds):
+            await asyncio.sleep(0)
+        assert not any(task.done() for task in writing)
+
+    running = threading.Thread(target=lambda: asyncio.run(program()), daemon=True)
+    running.start()
+    running.join(10)
+    assert not running.is_alive()

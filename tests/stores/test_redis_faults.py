@@ -19,7 +19,7 @@ from dalsegno.errors import LeaseLost, Unavailable
 from dalsegno.ports import Hint, OpenStep
 from dalsegno.stores.redis import RedisHot
 from dalsegno.stores.redis.entries import FRAME
-from dalsegno.testing.conformance.acts import session
+from dalsegno.testing.conformance.acts import publish, session
 from dalsegno.testing.proxy import BlackHole, Cut, Delay, DropReplies, FaultProxy, Pass, Refuse, Throttle
 from dalsegno.testing.proxy import Fault as WireFault
 from dalsegno.testing.servers import redis as servers
@@ -63,7 +63,7 @@ class Strain:
                 assert shown is None or shown.base < self._base
         at = len(self._step)
         self._step.append(Piece(self._base, at, 2, "msg", field="text", offset=at, delta="x"))
-        await self._ask("publish", self._hot.publish(session(), self._epoch, self._step[-1:]))
+        await self._ask("publish", publish(self._hot, session(), self._epoch, self._step[-1:]))
         await self._ask("tell", self._hot.tell([Hint("acme", session().id, self._base, at + 1)]))
         self.read = await self._ask("read", self._hot.read(session()))
         if self.read is not None and self.read.base == self._base:
@@ -234,7 +234,7 @@ async def test_nobody_has_to_be_there(proxy: FaultProxy):
         heard: list[Hint] = []
         async with hot.listen(heard.append):
             with pytest.raises(Unavailable) as error:
-                await hot.publish(session(7), 1, [])
+                await publish(hot, session(7), 1, [])
             assert error.value.outcome == "not_applied"
             await proxy.switch(Pass())
 
@@ -280,7 +280,7 @@ async def test_a_zombie_is_refused_after_it_was_cut_off(proxy: FaultProxy, serve
         proxy.abort()
         await heir.fence(session(3), 2)
         with pytest.raises(LeaseLost):
-            await zombie.publish(session(3), 1, [])
+            await publish(zombie, session(3), 1, [])
 
 
 async def test_a_reply_is_never_somebody_elses(proxy: FaultProxy):
@@ -288,7 +288,7 @@ async def test_a_reply_is_never_somebody_elses(proxy: FaultProxy):
     async with opened(url(proxy)) as hot:
         refs = [session(n) for n in range(1, 9)]
         for n, ref in enumerate(refs):
-            await hot.publish(ref, 1, [Piece(n, 0, 1, "msg", field="text", delta="x")])
+            await publish(hot, ref, 1, [Piece(n, 0, 1, "msg", field="text", delta="x")])
         mismatches = cancelled = 0
         for turn in range(70):
             reading = [asyncio.create_task(hot.read(ref)) for ref in refs]
@@ -306,11 +306,11 @@ async def test_a_reply_is_never_somebody_elses(proxy: FaultProxy):
 async def test_an_evicted_step_is_lost_as_a_whole(server: servers.Redis):
     """Hot 3: what follows is not returned, and the next step is."""
     async with opened(server.url) as hot:
-        await hot.publish(session(4), 1, [Piece(3, 0, 2, "msg", field="text", delta="he")])
+        await publish(hot, session(4), 1, [Piece(3, 0, 2, "msg", field="text", delta="he")])
         server.do("DEL", f"dalsegno:{{acme/{session(4).id}}}:step")
-        await hot.publish(session(4), 1, [Piece(3, 2, 2, "msg", field="text", delta="llo")])
+        await publish(hot, session(4), 1, [Piece(3, 2, 2, "msg", field="text", delta="llo")])
         assert await hot.read(session(4)) is None
-        await hot.publish(session(4), 1, [Piece(4, 0, 2, "msg", field="text", delta="x")])
+        await publish(hot, session(4), 1, [Piece(4, 0, 2, "msg", field="text", delta="x")])
         assert await hot.read(session(4)) is not None
 
 
@@ -396,11 +396,11 @@ async def test_what_is_kept_near_may_be_lost_and_never_takes_long(fault: str, se
 async def test_a_full_server_can_be_fenced_and_cleared(server: servers.Redis):
     """P4: a zombie is refused later on, too; and what is not needed any more makes room."""
     async with opened(server.url) as hot:
-        await hot.publish(session(8), 1, [Piece(3, 0, 2, "msg", field="text", delta="x")])
+        await publish(hot, session(8), 1, [Piece(3, 0, 2, "msg", field="text", delta="x")])
         server.fill()
         try:
             with pytest.raises(Unavailable):
-                await hot.publish(session(8), 1, [Piece(3, 1, 2, "msg", field="text", delta="y")])
+                await publish(hot, session(8), 1, [Piece(3, 1, 2, "msg", field="text", delta="y")])
             shown = await hot.fence(session(8), 2)
             assert shown is not None and len(shown.pieces) == 1
             await hot.clear(session(8), 2)
@@ -408,7 +408,7 @@ async def test_a_full_server_can_be_fenced_and_cleared(server: servers.Redis):
             server.empty()
         assert await hot.read(session(8)) is None
         with pytest.raises(LeaseLost):
-            await hot.publish(session(8), 1, [])
+            await publish(hot, session(8), 1, [])
 
 
 async def test_a_cluster_goes_on_without_one_of_its_servers():
@@ -417,7 +417,7 @@ async def test_a_cluster_goes_on_without_one_of_its_servers():
         async with opened(cluster.url) as hot:
             refs = [session(n) for n in range(40)]
             for ref in refs:
-                await hot.publish(ref, 1, [Piece(3, 0, 2, "msg", field="text", delta="x")])
+                await publish(hot, ref, 1, [Piece(3, 0, 2, "msg", field="text", delta="x")])
             # A session that nobody has heard of: its slot is empty and can simply be given away.
             server = cluster.servers[0]
             ref = session(99)

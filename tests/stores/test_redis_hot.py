@@ -18,7 +18,7 @@ from dalsegno.stores.redis.dial import Dialler
 from dalsegno.stores.redis.entries import NAMES_MAX
 from dalsegno.stores.redis.line import Line
 from dalsegno.stores.redis.place import Place, parse
-from dalsegno.testing.conformance.acts import session
+from dalsegno.testing.conformance.acts import publish, session
 from dalsegno.testing.servers import redis as servers
 from tests.support import wait_until
 
@@ -47,9 +47,9 @@ async def test_whatever_is_left_behind_expires_and_lies_together(server: servers
     """Hot 4, after each kind of call; all that a session has is in one slot of a cluster."""
     acts = (
         hot.fence(session(), 1),
-        hot.publish(session(), 1, []),
-        hot.publish(session(), 1, letters("hello")),
-        hot.publish(session(), 2, letters("anew")),
+        publish(hot, session(), 1, []),
+        publish(hot, session(), 1, letters("hello")),
+        publish(hot, session(), 2, letters("anew")),
         hot.clear(session(), 2),
         hot.clear(session(2), 1),
         hot.read(session(3)),
@@ -133,7 +133,7 @@ async def test_large_entries_are_compressed_or_left_out(server: servers.Redis, h
 
 async def test_what_is_large_stands_in_nobodys_way(server: servers.Redis, hot: RedisHot):
     """What is kept near goes over a connection of its own, which is made when it is needed."""
-    await hot.publish(session(), 1, letters("x"))
+    await publish(hot, session(), 1, letters("x"))
     before = server.do("CLIENT", "LIST").count(b"\n")
     await hot.put(session(), "context", 1, b"x", keep=timedelta(minutes=1))
     assert server.do("CLIENT", "LIST").count(b"\n") == before + 1
@@ -149,7 +149,7 @@ async def test_fleets_that_share_a_server_do_not_hear_each_other(server: servers
         await ear.__aenter__()
     for n, hot in enumerate(hots):
         await hot.fence(session(), 9 - n)
-        await hot.publish(session(), 9 - n, letters("abc"[n]))
+        await publish(hot, session(), 9 - n, letters("abc"[n]))
         await hot.tell([Hint("acme", f"s{n}")])
     for n, hot in enumerate(hots):
         assert await hot.read(session()) == OpenStep(3, 9 - n, tuple(letters("abc"[n])))
@@ -162,9 +162,9 @@ async def test_fleets_that_share_a_server_do_not_hear_each_other(server: servers
 
 async def test_many_calls_are_few_exchanges_on_one_connection(server: servers.Redis, hot: RedisHot):
     """What is asked while an exchange is under way leaves together in the next."""
-    await hot.publish(session(999), 1, letters("x"))
+    await publish(hot, session(999), 1, letters("x"))
     before = server.do("INFO", "stats"), server.do("CLIENT", "LIST").count(b"\n")
-    await asyncio.gather(*(hot.publish(session(n), 1, letters("hello")) for n in range(500)))
+    await asyncio.gather(*(publish(hot, session(n), 1, letters("hello")) for n in range(500)))
     assert server.do("CLIENT", "LIST").count(b"\n") == before[1] == 2
     reads = [int(_stat(stats, "total_reads_processed")) for stats in (before[0], server.do("INFO", "stats"))]
     assert reads[1] - reads[0] < 100
@@ -197,22 +197,22 @@ async def test_much_at_once_is_kept_in_order(hot: RedisHot):
     """More pieces than a script takes at once; and a repetition of them all changes nothing."""
     step = letters("x" * 2300)
     for _ in range(2):
-        await hot.publish(session(), 1, step)
+        await publish(hot, session(), 1, step)
         assert await hot.read(session()) == OpenStep(3, 1, tuple(step))
     assert await hot.read(session(), base=3, after=1777) == OpenStep(3, 1, tuple(step[1777:]))
     await hot.fence(session(), 2)
     with pytest.raises(LeaseLost):
-        await hot.publish(session(), 1, letters("x" * 2400))
+        await publish(hot, session(), 1, letters("x" * 2400))
 
 
 async def test_a_step_is_bounded(server: servers.Redis, hot: RedisHot):
     """P10: what is over the bound is lost, and with it what follows; the next step has room again."""
     mebibyte = [Piece(3, n * 2**20, 2, "msg", field="text", delta="x" * 2**20) for n in range(9)]
     for piece in mebibyte:
-        await hot.publish(session(), 1, [piece])
+        await publish(hot, session(), 1, [piece])
     kept = await hot.read(session())
     assert kept is not None and kept.pieces == tuple(mebibyte[:7])
-    await hot.publish(session(), 1, letters("next", base=4))
+    await publish(hot, session(), 1, letters("next", base=4))
     assert await hot.read(session()) == OpenStep(4, 1, tuple(letters("next", base=4)))
 
 
@@ -220,7 +220,7 @@ async def test_names_are_not_mixed_up(hot: RedisHot):
     """P11: whatever characters a tenant has in its name."""
     refs = [Ref(tenant, session().id) for tenant in ("a", "a}b", "{a", "a/b", "ü 𝄋", "a\nb")]
     for n, ref in enumerate(refs):
-        await hot.publish(ref, n + 1, letters("x" * (n + 1)))
+        await publish(hot, ref, n + 1, letters("x" * (n + 1)))
     for n, ref in enumerate(refs):
         assert await hot.read(ref) == OpenStep(3, n + 1, tuple(letters("x" * (n + 1))))
 
@@ -230,7 +230,7 @@ async def test_a_password_is_used_and_never_told(server: servers.Redis):
     server.do("ACL", "SETUSER", "fleet", "on", f">{PASSWORD}", "~*", "&*", "+@all")
     right = f"redis://fleet:{PASSWORD}@127.0.0.1:{server.port}/2"
     hot = await RedisHot.open(right)
-    await hot.publish(session(), 1, letters("x"))
+    await publish(hot, session(), 1, letters("x"))
     await hot.close()
     server.do("ACL", "SETUSER", "fleet", "-eval", "-evalsha", "resetkeys", "~none")
     hot = await RedisHot.open(right)

@@ -202,7 +202,7 @@ async def test_an_outage_is_nobodys_death(server: Redis):
 
         await wait_until(beats, description="the first of them beats again")
         assert list(await other.claim("b", limit=10)) == [], "a living replica's turn was taken"
-        await wait_until(lambda: other.claim("b", limit=10), description="it has not come back", timeout=5)
+        await wait_until(lambda: other.claim("b", limit=10), description="it has not come back", timeout=15)
 
 
 async def test_another_run_of_the_server_knows_nobodys_connection(server: Redis):
@@ -243,7 +243,7 @@ async def test_after_a_restart_a_death_is_noticed_at_once(server: Redis):
         dead, one._fleet._beat = one._fleet._beat, None
         assert dead is not None
         await asyncio.to_thread(dead.close)
-        await wait_until(lambda: other.bury(), description="it is missed", timeout=3)
+        await wait_until(lambda: other.bury(), description="it is missed", timeout=15)
 
 
 async def test_a_server_that_refuses_has_applied_nothing(server: Redis, log: RedisLog):
@@ -416,7 +416,7 @@ async def test_a_killed_process_is_missed_at_once(server: Redis, log: RedisLog, 
         assert list(await log.bury()) == []
         await accept(log, session(), taker="child")
         child.send_signal(signal.SIGKILL)
-        await wait_until(lambda: _buried(log), description="it is missed", timeout=5)
+        await wait_until(lambda: _buried(log), description="it is missed", timeout=15)
         assert (await leased(log, "a")).orphaned
     finally:
         if child.returncode is None and child.pid:

@@ -20,7 +20,7 @@ from dalsegno.core.stream import Piece
 from dalsegno.errors import Unavailable
 from dalsegno.ports import Hint
 from dalsegno.stores.redis import RedisHot
-from dalsegno.testing.conformance.acts import session
+from dalsegno.testing.conformance.acts import publish, session
 from dalsegno.testing.servers import redis as servers
 from tests.support import wait_until
 
@@ -103,7 +103,7 @@ async def test_a_hot_tier_behind_tls(server: servers.Redis, tmp_path: Path):
 
         async with hot.listen(heard.append):
             await wait_until(answers, description="they have shaken hands")
-            await hot.publish(session(), 1, [PIECE])
+            await publish(hot, session(), 1, [PIECE])
             shown = await hot.read(session())
             assert shown is not None and list(shown.pieces) == [PIECE]
             await wait_until(hears, description="the hint is heard")
@@ -120,6 +120,6 @@ async def test_a_stranger_is_told_nothing(server: servers.Redis, tmp_path: Path,
         before = server.do("DBSIZE")
         hot = await RedisHot.open(f"rediss://127.0.0.1:{port}/0?ssl_ca_certs={ours}")
         with pytest.raises(Unavailable):
-            await hot.publish(session(7), 1, [PIECE])
+            await publish(hot, session(7), 1, [PIECE])
         await hot.close()
         assert server.do("DBSIZE") == before

@@ -21,7 +21,7 @@ from dalsegno.ports import Hint, Hot, Member
 from dalsegno.stores.sqlite import SqliteHot, SqliteLog
 from dalsegno.stores.sqlite.file import Gate, beside, connect, prepare
 from dalsegno.stores.sqlite.steps import Steps
-from dalsegno.testing.conformance.acts import accept, begin, history, note, session, work
+from dalsegno.testing.conformance.acts import accept, begin, history, note, publish, session, work
 from tests.support import wait_until
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -200,15 +200,15 @@ async def test_records_of_before_a_restart_of_the_machine_are_of_the_dead(path: 
 async def test_a_damaged_hot_tier_is_replaced(path: Path):
     """P10: the hot tier is expendable: it begins anew, for every process, and nothing else is the matter."""
     one, other = await SqliteHot.open(path), await SqliteHot.open(path)
-    await one.publish(session(), 1, [PIECE])
+    await publish(one, session(), 1, [PIECE])
     hot = beside(path, "-hot")
     for ending in ("", "-wal"):
         file = beside(hot, ending)
         with file.open("r+b") as open_file:
             open_file.write(b"\xff" * file.stat().st_size)
     for handle in (one, other):
-        await wait_until(partial(_works, handle), description="the hot tier works again", timeout=5)
-    await wait_until(lambda: _agree(one, other), description="both have the same one", timeout=5)
+        await wait_until(partial(_works, handle), description="the hot tier works again", timeout=15)
+    await wait_until(lambda: _agree(one, other), description="both have the same one", timeout=15)
     third = await SqliteHot.open(path)
     assert await third.read(session(7)) is not None
     for opened in (one, other, third):
@@ -217,7 +217,7 @@ async def test_a_damaged_hot_tier_is_replaced(path: Path):
 
 async def _works(hot: Hot) -> bool:
     try:
-        await hot.publish(session(), 1, [PIECE])
+        await publish(hot, session(), 1, [PIECE])
         return await hot.read(session()) is not None
     except Unavailable:
         return False
@@ -225,8 +225,8 @@ async def _works(hot: Hot) -> bool:
 
 async def _agree(one: Hot, other: Hot) -> bool:
     try:
-        await other.publish(session(8), 1, [PIECE])
-        await one.publish(session(7), 1, [PIECE])
+        await publish(other, session(8), 1, [PIECE])
+        await publish(one, session(7), 1, [PIECE])
         return await other.read(session(7)) is not None
     except Unavailable:
         return False
@@ -236,7 +236,7 @@ async def test_a_hot_tier_that_is_garbage_at_the_start_is_replaced(path: Path):
     """P10: never an error that stops a replica from starting."""
     beside(path, "-hot").write_bytes(b"garbage" * 5000)
     hot = await SqliteHot.open(path)
-    await hot.publish(session(), 1, [PIECE])
+    await publish(hot, session(), 1, [PIECE])
     assert await hot.read(session()) is not None
     await hot.close()
 
@@ -248,22 +248,22 @@ async def test_a_hot_tier_that_is_locked_is_given_up_in_time(path: Path):
     assert gate.try_enter()
     started = time.monotonic()
     with pytest.raises(Unavailable):
-        await hot.publish(session(), 1, [PIECE])
+        await publish(hot, session(), 1, [PIECE])
     assert time.monotonic() - started < 1
     assert await hot.read(session()) is None
     gate.leave()
     gate.close()
-    await hot.publish(session(), 1, [PIECE])
+    await publish(hot, session(), 1, [PIECE])
     await hot.close()
 
 
 async def test_a_zombie_hears_of_the_fence_with_its_first_piece(path: Path):
     """Hot 1, between handles: what `fence` has returned from holds for every process."""
     zombie, heir = await SqliteHot.open(path), await SqliteHot.open(path)
-    await zombie.publish(session(), 1, [PIECE])
+    await publish(zombie, session(), 1, [PIECE])
     await heir.fence(session(), 2)
     with pytest.raises(LeaseLost):
-        await zombie.publish(session(), 1, [PIECE])
+        await publish(zombie, session(), 1, [PIECE])
     await zombie.close()
     await heir.close()
 

@@ -263,7 +263,7 @@ async def test_a_disk_that_never_answers_keeps_no_cancelled_caller(writer: Write
     await wait_until(lambda: writer._committing, description="the disk is waited for")
     writing.cancel()
     with pytest.raises(asyncio.CancelledError):
-        await asyncio.wait_for(writing, 5)
+        await asyncio.wait_for(writing, 20)
     assert not answers.is_set()
 
 

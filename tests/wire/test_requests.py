@@ -7,6 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dalsegno.core.input import Approval, Cancel, Message, ToolResult
+from dalsegno.core.json import loads_strict
 from dalsegno.errors import Refused
 from dalsegno.wire import requests
 
@@ -176,6 +177,14 @@ def test_parameters_are_percent_decoded():
     asked.done()
 
 
+@pytest.mark.parametrize("written", [b"5", b"5.0", b"50e-1"])
+def test_an_integer_may_be_written_as_any_number(written: bytes):
+    """5.0 is an integer where JSON is described (JSON Schema); 5.5 is none."""
+    assert requests.parse_fork(loads_strict(b'{"at":' + written + b"}")) == 5
+    with pytest.raises(Refused):
+        requests.parse_fork({"at": 5.5})
+
+
 @pytest.mark.parametrize(
     ("text", "heads"),
     [(None, None), ("*", None), ('"42"', (42,)), ('"1", "2"', (1, 2)), ('W/"42"', ()), ('"x"', ()), ('""', ())],
@@ -185,7 +194,7 @@ def test_etags(text: str | None, heads: tuple[int, ...] | None):
     assert requests.parse_etags(text) == heads
 
 
-@pytest.mark.parametrize("text", ["42", "", '"42', '"1" "2"', "*, *"])
+@pytest.mark.parametrize("text", ["42", "", '"42', '"1" "2"', "*, *", '"1",', '"1,2"'])
 def test_what_is_no_etag(text: str):
     """A condition that cannot be read is not ignored."""
     with pytest.raises(Refused):

@@ -15,7 +15,7 @@ from dalsegno.wire.transfer import Import, export_line
 S = "0198f0c2-7d1e-7c3a-9b52-5f0d4f6f1a2b"
 ITEM = b'{"type":"message","id":"m","role":"assistant","status":"completed","content":[]}'
 LOG = [
-    Event(1, "session.created", None, 1_795_000_000_000, b'{"user":"\\u0000","metadata":{"a":1.5}}'),
+    Event(1, "session.created", None, 1_795_000_000_000, b'{"user":"\xc2\x80","metadata":{"a":1.5}}'),
     Event(2, "turn.created", 2, 1_795_000_000_001, b'{"input":{"type":"message","content":"hi"},"key":"k"}'),
     Event(3, "turn.started", 2, 1_795_000_000_002, b'{"attempt":1,"epoch":1,"carried":0}'),
     Event(4, "turn.input", 2, 1_795_000_000_003, b'{"input":{"type":"cancel","hide":true}}'),
@@ -26,7 +26,11 @@ LOG = [
 
 
 def lines() -> list[dict[str, Any]]:
-    return [json.loads(export_line(S, event)) for event in LOG]
+    return [json.loads(line) for line in exported()]
+
+
+def exported() -> list[bytes]:
+    return [export_line(S, event, head=len(LOG)) for event in LOG]
 
 
 def read(rows: list[dict[str, Any]]) -> list[Event]:
@@ -37,19 +41,32 @@ def read(rows: list[dict[str, Any]]) -> list[Event]:
 
 
 def test_an_export_is_one_event_a_line():
-    """The event's JSON, as every other route shows it."""
-    assert export_line(S, LOG[0]) == (
-        b'{"seq":1,"type":"session.created","turn":null,"at":"2026-11-18T11:06:40.000Z",'
-        b'"data":{"user":"\\u0000","metadata":{"a":1.5}}}\n'
+    """The event's JSON, as every other route shows it. A line that others follow begins with a space."""
+    assert exported()[0] == (
+        b' {"seq":1,"type":"session.created","turn":null,"at":"2026-11-18T11:06:40.000Z",'
+        b'"data":{"user":"\xc2\x80","metadata":{"a":1.5}}}\n'
     )
+    assert exported()[-1].startswith(b'{"seq":7,')
 
 
 def test_what_is_exported_is_imported_as_it_was():
     """Numbers, times and bytes; internal fields too."""
     reading = Import()
-    for event in LOG:
-        reading.line(export_line(S, event))
+    for line in exported():
+        reading.line(line)
     assert reading.done() == LOG
+
+
+@given(st.data())
+def test_an_export_that_was_cut_off_is_no_shorter_session(data: st.DataObject):
+    """Wherever it was cut, also between two lines: the file says that there was more."""
+    whole = b"".join(exported())
+    reading = Import()
+    with pytest.raises(Refused, match="line"):
+        for line in whole[: data.draw(st.integers(0, len(whole) - 3))].split(b"\n"):
+            if line.strip():
+                reading.line(line)
+        reading.done()
 
 
 def test_the_spelling_of_the_json_does_not_matter():
@@ -80,6 +97,10 @@ CHANGES: list[tuple[int, dict[str, Any], str]] = [
     (4, {"data": {"item": {"type": "dalsegno:inside", "id": "x", "item": {"type": "message", "id": "y"}}}}, "call_id"),
     (4, {"data": {"item": {"type": "dalsegno:inside", "id": "x", "call_id": "c", "item": {"type": "message"}}}}, "id"),
     (6, {"turn": turn_id(S, 2)}, "`turn`"),
+    (0, {"data": {"metadata": {"a": "x" * 16 * 1024}}}, "`metadata` is larger"),
+    (6, {"data": {"metadata": {"a": "x" * 16 * 1024}}}, "`metadata` is larger"),
+    (0, {"data": {"user": "x" * 257}}, "length"),
+    (0, {"data": {"agent": "a\n"}}, "regex"),
     (6, {"extra": 1}, "extra"),
 ]
 
@@ -111,7 +132,7 @@ def test_a_deleted_session_stays_deleted():
 @given(st.data())
 def test_any_damage_is_a_refusal_or_a_log(data: st.DataObject):
     """Whatever is done to an export, reading it fails in one way only."""
-    text = b"".join(export_line(S, event) for event in LOG)
+    text = b"".join(exported())
     at = data.draw(st.integers(0, len(text) - 1))
     damaged = text[:at] + data.draw(st.binary(max_size=3)) + text[at + data.draw(st.integers(0, 5)) :]
     reading = Import()

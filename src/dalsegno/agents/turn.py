@@ -8,7 +8,7 @@ from dalsegno.core.context import Context
 from dalsegno.core.event import Event
 from dalsegno.core.json import Json, JsonObject
 from dalsegno.core.part import Part
-from dalsegno.ports import Tool, ToolFunction
+from dalsegno.ports import Output, Tool, ToolFunction
 
 T = TypeVar("T")
 Said = AsyncGenerator[Part] | AsyncIterator[Part] | Awaitable[Part | Sequence[Part]]
@@ -118,6 +118,10 @@ class Turn(Protocol):
 
     async def perform(self, calls: Sequence[JsonObject], *, tools: Sequence[Tool | ToolFunction] = ()) -> list[str]:
         """Carry out calls on record, each according to its effect class; their outputs."""
+        ...
+
+    async def answer(self, call: JsonObject, output: Output) -> None:
+        """Record the output of a call on record that nobody carries out. One that has an output keeps it."""
         ...
 
     def offer(self, tools: Sequence[Tool | ToolFunction]) -> None:

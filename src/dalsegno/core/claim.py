@@ -4,7 +4,7 @@ turn.
 
 import msgspec
 
-from dalsegno.core.append import Decision, Draft, Keep, Write, record, take
+from dalsegno.core.append import Decision, Draft, Keep, Known, Write, record, take
 from dalsegno.core.event import Event, TurnCancelled, TurnError, TurnFailed, TurnInput, TurnUndoing
 from dalsegno.core.input import Approval, ToolResult
 from dalsegno.core.lease import Lease
@@ -60,7 +60,7 @@ def claim(session: Session | None, now: int, *, owner: str, chances: int = 1) ->
     return Write(session, written, Claimed(session, written, lease))
 
 
-def retake(session: Session | None, now: int, *, owner: str) -> Decision[Claimed]:
+def retake(session: Session | None, known: Known | None, now: int, *, owner: str) -> Decision[Claimed]:
     """Take a session that `owner` has in the store and does not run: the answer to its claim was lost.
 
     No replica died, so no attempt is counted; the epoch grows all the same.
@@ -70,7 +70,7 @@ def retake(session: Session | None, now: int, *, owner: str) -> Decision[Claimed
     return claim(replace(session, owner=None), now, owner=owner)
 
 
-def readopt(session: Session | None, now: int, *, owner: str) -> Decision[Claimed]:
+def readopt(session: Session | None, known: Known | None, now: int, *, owner: str) -> Decision[Claimed]:
     """Take over from oneself: `owner` ran the session's turn and dropped it, no one knows where.
 
     The replica lives, but what it leaves is what a death leaves: an effect may have happened without a record. So the

@@ -1,6 +1,7 @@
 """The values that ports speak in: which session, which page, which replica, what may have happened."""
 
-from typing import Literal
+from collections.abc import Sequence
+from typing import Literal, NamedTuple
 
 import msgspec
 
@@ -57,6 +58,14 @@ class Hint(msgspec.Struct, frozen=True, omit_defaults=True, array_like=True):
     ready: bool = False
     epoch: int = 0
     pieces: tuple[Piece, ...] = ()
+
+
+class Batch(NamedTuple):
+    """Pieces of one session's open step, published under `epoch`."""
+
+    ref: Ref
+    epoch: int
+    pieces: Sequence[Piece]
 
 
 class OpenStep(msgspec.Struct, frozen=True):

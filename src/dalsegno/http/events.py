@@ -61,8 +61,7 @@ async def _stream(desk: Desk, call: Call) -> Answer | EventStream:
     except BaseException:
         seat.free()
         raise
-    frames, session, now = desk.frames.sse, ref.id, desk.now
-    return EventStream(seat, stream, lambda frame: frames(session, frame, now=now()), desk.metrics, [])
+    return EventStream(seat, stream, desk.sse(ref.id, stream), desk.metrics, [])
 
 
 class Export:
@@ -98,4 +97,5 @@ class Export:
     def _lines(self, batch: Sequence[Event]) -> bytes:
         session, only = self._ref.id, self._turn
         wanted = (event for event in batch if event.seq <= self._head and only in (None, event.turn))
-        return b"".join(export_line(session, event) for event in wanted)
+        head = self._head if only is None else 0  # of one turn it is no export, and nothing follows its last line
+        return b"".join(export_line(session, event, head=head) for event in wanted)

@@ -16,7 +16,7 @@ from dalsegno.http.sse import EventStream
 from dalsegno.wire import shapes
 from dalsegno.wire.openapi import BYTES, JSON, NDJSON, SSE, Operation, Parameter
 from dalsegno.wire.openapi import Answer as Says
-from dalsegno.wire.requests import LIMIT, LIMIT_MAX, WAIT_SECONDS_MAX
+from dalsegno.wire.requests import ETAGS, LIMIT, LIMIT_MAX, WAIT_SECONDS_MAX
 
 Response: TypeAlias = Answer | EventStream | Export
 Handler: TypeAlias = Callable[[Desk, Call], Awaitable[Response]]
@@ -70,9 +70,7 @@ _STATUS = Parameter(
     "status", "query", "Only such sessions.", {"type": "string", "enum": ["idle", "running", "waiting"]}
 )
 _USER = Parameter("user", "query", "Only this user's sessions.", {"type": "string"})
-_MATCH = Parameter(
-    "If-Match", "header", "The session's ETag, or `*`.", {"type": "string", "pattern": r'^(\*|"[0-9]+")$'}
-)
+_MATCH = Parameter("If-Match", "header", "The session's ETag, several, or `*`.", {"type": "string", "pattern": ETAGS})
 _KEY = Parameter(
     "Idempotency-Key", "header", "Makes a repeat safe.", {"type": "string", "pattern": r"^[\x20-\x7e]{1,255}$"}
 )

@@ -98,11 +98,15 @@ def _config(app: App, bearing: Bearing) -> uvicorn.Config:
 
 
 class _Http(HttpToolsProtocol):
-    """Headers within their size and time; errors of the parser as problems; and the app may cut the connection."""
+    """Headers within their size and time, and one Host; errors of the parser as problems; and the app may cut the
+    connection.
+    """
 
     header_seconds = 15.0
     _deadline: asyncio.TimerHandle | None = None
     _header_bytes = 0
+    _hosts = 0
+    _refused = ""
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
@@ -114,7 +118,7 @@ class _Http(HttpToolsProtocol):
 
     def on_message_begin(self) -> None:
         super().on_message_begin()
-        self._header_bytes = 0
+        self._header_bytes = self._hosts = 0
         self._expect_headers()
         scope: Any = self.scope
         scope["extensions"] = {ABORT: self.transport.abort}
@@ -125,14 +129,17 @@ class _Http(HttpToolsProtocol):
 
     def on_header(self, name: bytes, value: bytes) -> None:
         self._count(len(name) + len(value))
+        self._hosts += name.lower() == b"host"
         super().on_header(name, value)
 
     def on_headers_complete(self) -> None:
         self._have_headers()
+        if self._hosts > 1 or (self._hosts == 0 and self.parser.get_http_version() == "1.1"):
+            self._refuse("a request has one Host header")
         super().on_headers_complete()
 
     def send_400_response(self, msg: str) -> None:
-        self.transport.write(_bad_request(msg))
+        self.transport.write(_bad_request(self._refused or msg))
         self.transport.close()
 
     def _expect_headers(self) -> None:
@@ -147,7 +154,12 @@ class _Http(HttpToolsProtocol):
     def _count(self, size: int) -> None:
         self._header_bytes += size
         if self._header_bytes > HEADER_BYTES_MAX:
-            raise ValueError("the request's head is too large")
+            self._refuse("the request's head is too large")
+
+    def _refuse(self, why: str) -> None:
+        """The parser ends, and the answer says why."""
+        self._refused = why
+        raise ValueError(why)
 
 
 class _Socket(WebSocketsSansIOProtocol):

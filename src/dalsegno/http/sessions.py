@@ -6,6 +6,7 @@ from dalsegno.core.session import Session
 from dalsegno.errors import Refused
 from dalsegno.http.call import Answer, Call, Headers, json_answer
 from dalsegno.http.desk import Desk
+from dalsegno.http.problems import problem, problem_bytes, problem_headers
 from dalsegno.ports import Query
 from dalsegno.wire import native, requests
 from dalsegno.wire.transfer import Import
@@ -128,12 +129,23 @@ async def artifact(desk: Desk, call: Call) -> Answer:
     if span is None:
         return Answer(200, content, headers, media=media)
     first, last = span
+    if first > last:
+        return _outside(len(content))
     headers.append((b"content-range", b"bytes %d-%d/%d" % (first, last, len(content))))
     return Answer(206, content[first : last + 1], headers, media=media)
 
 
+def _outside(size: int) -> Answer:
+    """The range begins behind the end; the header says where that is."""
+    code = "range_not_satisfiable"
+    body = problem_bytes(problem(code, f"the artifact has {size} bytes"))
+    return Answer(416, body, [*problem_headers(code), (b"content-range", b"bytes */%d" % size)])
+
+
 def _span(asked: str | None, size: int) -> tuple[int, int] | None:
-    """First and last byte; None for all of it, also when the range is of a kind that we do not serve (RFC 9110)."""
+    """First and last byte; None for all of it, also when the range is of a kind that we do not serve (RFC 9110). The
+    first lies behind the last where there is nothing in it.
+    """
     found = None if asked is None else _RANGE.fullmatch(asked.strip())
     if found is None or found.group(0) == "bytes=-":
         return None
@@ -143,6 +155,4 @@ def _span(asked: str | None, size: int) -> tuple[int, int] | None:
         first, last = int(found[1]), min(size - 1, int(found[2] or size))
         if found[2] and int(found[2]) < first:
             return None
-    if first > last:
-        raise Refused("range_not_satisfiable", f"the artifact has {size} bytes")
     return first, last

@@ -44,10 +44,7 @@ async def _turn_stream(desk: Desk, ref: Ref, receipt: Receipt, seat: Seat) -> An
         # The input is in the log: an error would be a lie. The receipt says where the stream is.
         seat.free()
         return _accepted(receipt)
-    frames, session, now = desk.frames.sse, ref.id, desk.now
-    return EventStream(
-        seat, stream, lambda frame: frames(session, frame, now=now()), desk.metrics, _receipt_headers(receipt)
-    )
+    return EventStream(seat, stream, desk.sse(ref.id, stream), desk.metrics, _receipt_headers(receipt))
 
 
 def _accepted(receipt: Receipt) -> Answer:

@@ -55,7 +55,7 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
     ] = 0
     replicas: Annotated[int, _about("How many processes share the port, supervised.", "N", ge=1, le=256)] = 1
     replica_id: Annotated[
-        str, _about("This replica's name among its peers.", "ID", pattern=r"^[A-Za-z0-9_.-]{1,64}$")
+        str, _about("This replica's name among its peers.", "ID", pattern=r"^[A-Za-z0-9_.-]{1,64}\Z")
     ] = "r1"
     warm: Warm = ""
     hot: Hot = ""
@@ -119,7 +119,7 @@ class Reach(msgspec.Struct, frozen=True, kw_only=True):
     """Where `dalsegno sessions` finds the sessions: a server, or a warm tier directly."""
 
     url: Annotated[str, _about("A server, as in http://127.0.0.1:8000.", "URL")] = ""
-    api_key: Annotated[str, _about("The key to present to the server.", "KEY", pattern=r"^[!-~]*$")] = ""
+    api_key: Annotated[str, _about("The key to present to the server.", "KEY", pattern=r"^[!-~]*\Z")] = ""
     warm: Warm = ""
     cold: Cold = ""
     tenant: Annotated[str, _about("Whose sessions, when the warm tier is read directly.", "NAME", min_length=1)] = (

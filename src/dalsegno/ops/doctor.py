@@ -8,10 +8,13 @@ import hashlib
 import platform
 import sqlite3
 import time
-from collections.abc import AsyncIterator
-from contextlib import suppress
+from collections.abc import AsyncIterator, Iterator
+from contextlib import ExitStack, contextmanager, suppress
 from functools import partial
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Literal
+from urllib.parse import quote
 
 import msgspec
 
@@ -21,14 +24,14 @@ from dalsegno.core.event import SessionCreated, SessionUpdated
 from dalsegno.core.lifecycle import delete
 from dalsegno.core.session import Session
 from dalsegno.core.stream import Piece
-from dalsegno.errors import DalsegnoError, LeaseLost
+from dalsegno.errors import ConfigError, DalsegnoError, LeaseLost
 from dalsegno.ops.config import Config, redacted
 from dalsegno.ops.guard import is_loopback
 from dalsegno.ops.ids import RandomIds
 from dalsegno.ops.loop import described
 from dalsegno.ops.tiers import Places
 from dalsegno.ops.version import VERSION
-from dalsegno.ports import Hint, Hot, Ref, Warm
+from dalsegno.ports import Batch, Hint, Hot, Ref, Warm
 from dalsegno.stores import Probed, Risky
 
 TENANT = "dalsegno-doctor"
@@ -50,13 +53,48 @@ async def examine(config: Config, where: Places) -> AsyncIterator[Finding]:
     """Everything, in the order in which one would repair it."""
     yield Finding("versions", "ok", f"dalsegno {VERSION}, Python {platform.python_version()}, {described()}")
     yield _door(config)
-    for tier, url, look in (("warm", where.warm, _warm), ("hot", where.hot, _hot), ("cold", where.cold, _cold)):
-        missing: State = "degraded" if tier == "hot" else "wrong"
-        try:
-            async for finding in look(url):
-                yield finding
-        except (DalsegnoError, OSError) as error:
-            yield Finding(f"{tier}", missing, f"{redacted(url)}: {error}")
+    with ExitStack() as stack:
+        instead = {url: stack.enter_context(_instead(url)) for url in {where.warm, where.hot, where.cold}}
+        for tier, url, look in (("warm", where.warm, _warm), ("hot", where.hot, _hot), ("cold", where.cold, _cold)):
+            missing: State = "degraded" if tier == "hot" else "wrong"
+            try:
+                async for finding in look(instead[url]):
+                    yield msgspec.structs.replace(finding, detail=finding.detail.replace(instead[url], url))
+            except (DalsegnoError, OSError) as error:
+                yield Finding(f"{tier}", missing, f"{redacted(url)}: {error}")
+        for url in sorted(url for url in instead if instead[url] != url):
+            meant: State = "degraded" if url in (config.warm, config.hot, config.cold) else "ok"
+            yield Finding("place", meant, f"{url} is not there yet; whoever serves begins an empty one")
+
+
+@contextmanager
+def _instead(url: str) -> Iterator[str]:
+    """What is examined for that URL: itself; or, for a file or folder that is not there, one of a moment in the nearest
+    folder, so that a slip of the pen leaves nothing on the disk.
+    """
+    with ExitStack() as stack:
+        place, moment = _place(url), None
+        if place is not None and not place.exists():
+            near = next(folder for folder in place.absolute().parents if folder.is_dir())
+            with suppress(OSError):  # it is found again, and told, where the place itself is to be made
+                moment = stack.enter_context(TemporaryDirectory(prefix=".dalsegno-doctor-", dir=near))
+        if moment is None:
+            yield url
+        elif url.lower().startswith("sqlite:"):
+            yield f"sqlite:///{quote(moment)}/sessions.db"
+        else:
+            yield f"file://{quote(moment)}"
+
+
+def _place(url: str) -> Path | None:
+    """The file or folder of that URL; None for what is elsewhere, or is no URL."""
+    with suppress(ConfigError):
+        match url.partition(":")[0].lower():
+            case "sqlite":
+                return stores.sqlite_path(url)
+            case "file":
+                return stores.folder_path(url)
+    return None
 
 
 def _door(config: Config) -> Finding:
@@ -154,7 +192,7 @@ async def _hot(url: str) -> AsyncIterator[Finding]:
     hot = await stores.open_hot(url)
     try:
         ref, began = Ref(TENANT, RandomIds().session()), time.perf_counter()
-        await hot.publish(ref, 2, [Piece(1, 0, 1, "msg", item={"type": "message", "id": "msg"})])
+        await hot.publish([Batch(ref, 2, [Piece(1, 0, 1, "msg", item={"type": "message", "id": "msg"})])])
         found = await hot.read(ref)
         took = (time.perf_counter() - began) * 1000
         state: State = "ok" if found is not None and len(found.pieces) == 1 else "degraded"
@@ -167,9 +205,8 @@ async def _hot(url: str) -> AsyncIterator[Finding]:
 
 
 async def _fence(hot: Hot, ref: Ref) -> Finding:
-    try:
-        await hot.publish(ref, 1, [Piece(1, 1, 1, "msg", field="text", delta="stale")])
-    except LeaseLost:
+    refused = await hot.publish([Batch(ref, 1, [Piece(1, 1, 1, "msg", field="text", delta="stale")])])
+    if isinstance(refused.get(ref), LeaseLost):
         return Finding("hot fence", "ok", "a stale epoch was refused")
     return Finding("hot fence", "wrong", "a stale epoch was not refused: a paused replica could write into streams")
 

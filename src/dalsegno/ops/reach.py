@@ -13,6 +13,7 @@ import msgspec
 
 from dalsegno import stores
 from dalsegno.client import ApiError, Client, Retry, Unreachable
+from dalsegno.core.event import Event
 from dalsegno.core.idle import Policy
 from dalsegno.core.ids import parse_session_id
 from dalsegno.core.json import JsonObject
@@ -182,11 +183,10 @@ class Direct:
 
     async def export(self, session: str) -> bytes:
         """See `Desk`."""
-        ref, lines, after = self._ref(session), bytearray(), 0
-        while events := await self._service.events(ref, after=after, limit=PAGE):
-            lines += b"".join(export_line(ref.id, event) for event in events)
-            after = events[-1].seq
-        return bytes(lines)
+        ref, events = self._ref(session), list[Event]()
+        while page := await self._service.events(ref, after=len(events), limit=PAGE):
+            events += page
+        return b"".join(export_line(ref.id, event, head=len(events)) for event in events)
 
     async def restore(self, lines: bytes) -> str:
         """See `Desk`."""

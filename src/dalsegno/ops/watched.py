@@ -1,11 +1,11 @@
 """The hot and the cold tier, watched: whether they answer is noted where they are used. Promises are the inner ones."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from datetime import timedelta
 
-from dalsegno.core.stream import Piece
-from dalsegno.ports import Blobs, Cache, Hint, Hot, OpenStep, Ref
+from dalsegno.errors import DalsegnoError, LeaseLost, Unavailable
+from dalsegno.ports import Batch, Blobs, Cache, Hint, Hot, OpenStep, Ref
 from dalsegno.runtime.watch import Watch
 
 
@@ -16,8 +16,12 @@ class WatchedHot:
         self._inner = inner
         self._watch = watch
 
-    async def publish(self, ref: Ref, epoch: int, pieces: Sequence[Piece]) -> None:
-        await self._watch.seen(self._inner.publish(ref, epoch, pieces))
+    async def publish(self, batches: Sequence[Batch]) -> Mapping[Ref, DalsegnoError | LeaseLost]:
+        failed = await self._watch.seen(self._inner.publish(batches))
+        for error in failed.values():
+            if isinstance(error, Unavailable):
+                self._watch.failed(error)
+        return failed
 
     async def fence(self, ref: Ref, epoch: int) -> OpenStep | None:
         return await self._watch.seen(self._inner.fence(ref, epoch))

@@ -96,16 +96,19 @@ class Feed:
         """Pieces of the open step, as they were published; those of a step that is over, or of a zombie, are not."""
         if epoch < self._epoch:
             return
+        shown = self._shown
         for piece in pieces:
             if piece.base != self._base:
                 unknown = piece.base < self._unseen and piece.base != self._verified
                 if piece.at != 0 or unknown or piece.base < self._closed:
                     return
                 self._base, self._pieces, self._shown = piece.base, [], 0
+                shown = 0
             if piece.at == self._shown:
                 self._pieces.append(piece)
                 self._shown = piece.end
-        self._wake()
+        if self._shown > shown:
+            self._wake()
 
     def hear(self, hint: Hint) -> None:
         """Something may have happened. Pieces of a step that is known to be open are in the hint, or in the hot tier

@@ -25,7 +25,7 @@ from dalsegno.core.step import StepRecord, step_key
 from dalsegno.core.tier import parse_artifact
 from dalsegno.core.tool import as_tool
 from dalsegno.errors import DalsegnoError, HandedOver, LeaseLost, Parked, PlatformSignal, TurnOver
-from dalsegno.ports import Blobs, Tool, ToolFunction
+from dalsegno.ports import Blobs, Output, Tool, ToolFunction
 from dalsegno.runtime.notes import Notes
 from dalsegno.runtime.recorder import Recorder
 from dalsegno.runtime.said import Model, one, parts
@@ -146,6 +146,13 @@ class Turn:
         self._tools.offer(tools)
         asked = calls.calls if isinstance(calls, Reply) else calls
         return await self._tools.perform(asked)
+
+    async def answer(self, call: JsonObject, output: Output) -> None:
+        """Record the output of a call that a reply asked for and no tool is run for. Nothing was done, so nothing is
+        undone. A call on record stays as it is.
+        """
+        self._boundary()
+        await self._tools.answer(call, output)
 
     def offer(self, tools: Sequence[Tool | ToolFunction]) -> None:
         """Tools that calls may name: first of all, if the agent does not run from its beginning (for undoing them)."""

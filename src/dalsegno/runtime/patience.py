@@ -4,7 +4,7 @@ up.
 
 import asyncio
 from collections.abc import Awaitable, Callable
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from dalsegno.errors import LeaseLost, Unavailable
 
@@ -36,24 +36,28 @@ async def seen_through(work: Awaitable[T], *, unless: Callable[[], bool] = _neve
 
     If `unless`, the work is cancelled, too, and the caller told so when that has let go.
     """
-    task = asyncio.ensure_future(work)
-    try:
-        return await asyncio.shield(task)
-    except asyncio.CancelledError:
-        if unless() or not await outlast(task, unless=unless):
-            task.cancel()
-            await outlast(task, unless=_never)
-        if not task.cancelled():
-            task.exception()  # nobody else may hear of it
-        raise
+    return await _Seen(asyncio.ensure_future(work), unless)
 
 
-async def outlast(task: "asyncio.Future[T]", *, unless: Callable[[], bool]) -> bool:
-    """Wait until it is done, however often the caller is cancelled meanwhile. False: the caller was, and `unless`."""
-    while not task.done():
-        try:
-            await asyncio.wait((task,))
-        except asyncio.CancelledError:
-            if unless():
-                return False
-    return True
+class _Seen(asyncio.Future[T]):
+    """What a task comes to, for the one who waits for it and may be cancelled."""
+
+    def __init__(self, task: "asyncio.Future[T]", unless: Callable[[], bool]) -> None:
+        super().__init__()
+        self._task = task
+        self._unless = unless
+        task.add_done_callback(self._bring)
+
+    def cancel(self, msg: Any = None) -> bool:
+        """Not now: whoever waits has to remember it."""
+        if self._unless():
+            self._task.cancel(msg)
+        return False
+
+    def _bring(self, task: "asyncio.Future[T]") -> None:
+        if task.cancelled():
+            super().cancel()
+        elif (error := task.exception()) is not None:
+            self.set_exception(error)
+        else:
+            self.set_result(task.result())

@@ -1,105 +1,162 @@
-"""Publishes the open step's pieces: to readers in this process at once, to the hot tier in batches, under the epoch.
+"""Publishes the pieces of open steps: to readers in this process at once, and to the hot tier, each under its epoch.
 
 Losing pieces costs latency only (P10); being refused means that the session has another owner (P4).
 """
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from dalsegno.core.lease import Lease
 from dalsegno.core.stream import Piece
-from dalsegno.errors import LeaseLost, Unavailable
-from dalsegno.ports import Hot, Ref
+from dalsegno.errors import DalsegnoError, LeaseLost
+from dalsegno.ports import Batch, Hot, Ref
 from dalsegno.runtime.hub import Hub
 
 PACE_SECONDS = 0.002
-"""Between two batches: a model that says everything at once would otherwise cost one for each word."""
+"""Between two rounds: a model that says everything at once would otherwise cost one for each word."""
 AGAIN_SECONDS = 0.25
 LATE_MAX = 1000
 """Pieces that wait for the hot tier to come back; if it stays away, readers elsewhere wait for the item as a whole."""
+TOGETHER_MAX = 64
+"""How many sessions' pieces go together."""
+
+
+class Press:
+    """One process's. In each round, what its turns have said since the last one is shown here, and sent together.
+
+    A round does not wait for the hot tier: only those wait whose last pieces are still on their way to it.
+    """
+
+    def __init__(self, hot: Hot, hub: Hub) -> None:
+        self.hub = hub
+        self._hot = hot
+        self._due: list[Publisher] = []
+        self._coming: asyncio.TimerHandle | None = None
+        self._next = 0.0
+        self._flights: set[asyncio.Task[None]] = set()
+
+    def want(self, publisher: "Publisher") -> None:
+        """It has something for the next round, which comes when the loop next comes round, or when it is time."""
+        self._due.append(publisher)
+        if self._coming is None:
+            self._coming = asyncio.get_running_loop().call_at(self._next, self._round)
+
+    async def stop(self) -> None:
+        """Publish no more."""
+        if self._coming is not None:
+            self._coming.cancel()
+        for flight in self._flights:
+            flight.cancel()
+        await asyncio.gather(*self._flights, return_exceptions=True)
+
+    def _round(self) -> None:
+        due, self._due, self._coming = self._due, [], None
+        self._next = asyncio.get_running_loop().time() + PACE_SECONDS
+        sending = [publisher for publisher in due if publisher.show()]
+        for first in range(0, len(sending), TOGETHER_MAX):
+            flight = asyncio.create_task(self._send(sending[first : first + TOGETHER_MAX]))
+            self._flights.add(flight)
+            flight.add_done_callback(self._flights.discard)
+
+    async def _send(self, sending: "Sequence[Publisher]") -> None:
+        failed: Mapping[Ref, DalsegnoError | LeaseLost] = {}
+        try:
+            done = [publisher for publisher in sending if publisher.forgets()]
+            if done:
+                await asyncio.gather(*(self._hot.clear(publisher.ref, publisher.epoch) for publisher in done))
+            batches = [Batch(one.ref, one.epoch, one.sending) for one in sending if one.sending]
+            if batches:
+                failed = await self._hot.publish(batches)
+        except DalsegnoError as error:
+            failed = {publisher.ref: error for publisher in sending}
+        for publisher in sending:
+            publisher.sent(failed.get(publisher.ref))
 
 
 class Publisher:
-    """One turn's deltas on their way out. What is generated and recorded in one breath is never published at all.
+    """One turn's pieces on their way out. What is generated and recorded in one breath is never published at all."""
 
-    One task a turn, from its first piece to `leave`, so that a piece costs no task of its own.
-    """
-
-    def __init__(self, lease: Lease, *, hot: Hot, hub: Hub, on_lost: Callable[[], None]) -> None:
-        self._ref = Ref(lease.tenant, lease.session)
-        self._epoch = lease.epoch
-        self._hot = hot
-        self._hub = hub
+    def __init__(self, lease: Lease, *, press: Press, on_lost: Callable[[], None]) -> None:
+        self.ref = Ref(lease.tenant, lease.session)
+        self.epoch = lease.epoch
+        self.sending: Sequence[Piece] = ()
+        """What is on its way to the hot tier."""
+        self._press = press
         self._on_lost = on_lost
-        self._waiting: list[Piece] = []
-        self._shown = self._done = self._leaving = False
+        self._fresh: list[Piece] = []
+        """What nobody has been shown."""
+        self._unsent: list[Piece] = []
+        """What readers here have been shown, and the hot tier is still to be given."""
+        self._shown = self._done = self._over = False
         """Something of the step is out; a step is on record that was; no more steps."""
-        self._sending: asyncio.Task[None] | None = None
-        self._idle: asyncio.Future[None] | None = None
-        self._next = 0.0
+        self._due = self._away = False
+        """The press knows that there is something; the hot tier has not answered, or is left alone for a while."""
 
     def push(self, pieces: Sequence[Piece]) -> None:
-        """Publish these when the loop next comes round, or when it is time for the next batch."""
-        if pieces and not self._leaving:
-            self._waiting.extend(pieces)
-            self._wake()
+        """Publish these in the next round."""
+        if pieces and not self._over:
+            self._fresh.extend(pieces)
+            self._want()
 
     def hold(self) -> None:
         """The step is whole and about to be recorded: of one that nobody has been shown, nothing need go."""
         if not self._shown:
-            self._waiting = []
+            self._fresh = []
 
     def close(self) -> None:
         """The step is whole, and soon on record: what is not out yet need not go. The hot tier forgets it with the next
         step, or the turn: until it is on record, whoever takes over goes on from there.
         """
-        self._waiting = []
+        self._fresh, self._unsent = [], []
         if self._shown:
             self._shown, self._done = False, True
 
     def leave(self) -> None:
         """The turn is over here: nothing more goes out."""
-        self._waiting, self._leaving = [], True
-        if self._sending is not None:
-            self._wake()
+        self._fresh, self._unsent, self._over = [], [], True
+        if self._done:
+            self._want()
 
-    def _wake(self) -> None:
-        if self._sending is None or self._sending.done():
-            self._sending = asyncio.get_running_loop().create_task(self._send())
-        elif self._idle is not None and not self._idle.done():
-            self._idle.set_result(None)
+    def show(self) -> bool:
+        """Readers here see what is new; whether the hot tier is to be asked for something now."""
+        self._due = False
+        if self._fresh:
+            self._press.hub.live(self.ref, self._fresh, epoch=self.epoch)
+            self._shown = True
+            self._unsent = [*self._unsent, *self._fresh] if len(self._unsent) < LATE_MAX else []
+            self._fresh = []
+        if self._away or not (self._unsent or self._done):
+            return False
+        self._away = True
+        self.sending, self._unsent = self._unsent, []
+        return True
 
-    async def _send(self) -> None:
-        loop = asyncio.get_running_loop()
-        while self._waiting or self._done or not self._leaving:
-            early = self._next - loop.time()
-            if early > 0:
-                await asyncio.sleep(early)
-            try:
-                if self._done:
-                    self._done = False
-                    await self._hot.clear(self._ref, self._epoch)
-                if self._waiting:
-                    self._next = loop.time() + PACE_SECONDS
-                    await self._publish()
-            except Unavailable:
-                self._next = loop.time() + AGAIN_SECONDS
-            except LeaseLost:
-                self._on_lost()
-            if not (self._waiting or self._done or self._leaving):
-                self._idle = loop.create_future()
-                await self._idle
-        self._sending = None  # which holds, by its context, what a framework keeps of the turn
+    def forgets(self) -> bool:
+        """Whether the step before is to be forgotten first; to be asked once."""
+        done, self._done = self._done, False
+        return done
 
-    async def _publish(self) -> None:
-        pieces, self._waiting = self._waiting, []
-        self._hub.live(self._ref, pieces, epoch=self._epoch)
-        self._shown = True
-        try:
-            await self._hot.publish(self._ref, self._epoch, pieces)
-        except Unavailable:
+    def sent(self, error: DalsegnoError | LeaseLost | None) -> None:
+        """The hot tier has accepted what was being sent; or why not."""
+        pieces, self.sending = self.sending, ()
+        if isinstance(error, DalsegnoError):
             # These go with what comes next, or by themselves: what the hot tier has of a step has no gaps.
-            if not (self._done or self._leaving):
-                self._waiting = [*pieces, *self._waiting] if len(pieces) < LATE_MAX else []
-            raise
-        self._hub.published(self._ref, pieces, epoch=self._epoch)
+            if not (self._done or self._over):
+                self._unsent = [*pieces, *self._unsent]
+            asyncio.get_running_loop().call_later(AGAIN_SECONDS, self._back)
+            return
+        if error is not None:
+            self._on_lost()
+        elif pieces:
+            self._press.hub.published(self.ref, pieces, epoch=self.epoch)
+        self._back()
+
+    def _back(self) -> None:
+        self._away = False
+        if self._fresh or self._unsent or (self._done and self._over):
+            self._want()
+
+    def _want(self) -> None:
+        if not self._due:
+            self._due = True
+            self._press.want(self)

@@ -81,25 +81,26 @@ class Recorder:
         """The last event that this turn knows."""
         return self.transcript.head
 
-    def recall(self, events: Sequence[Event]) -> None:
-        """What the transcript has already: the turn's own events, for the journal."""
-        for event in events:
-            self.journal.note(event)
-            if event.type not in CLIENT_EVENTS:
-                self.last = event.seq
+    def recall(self, event: Event) -> None:
+        """What the transcript has already: one of the turn's own events, for the journal."""
+        self.journal.note(event)
+        if event.type not in CLIENT_EVENTS:
+            self.last = event.seq
 
     def note(self, events: Sequence[Event]) -> None:
         """Fold events in, in `seq` order; known ones are passed over, and all when the turn is over."""
         if self.over:
             return
-        fresh = [event for event in events if event.seq > self.transcript.head]
-        for event in fresh:
-            self.transcript.add(event)
-        mine = [event for event in fresh if event.turn == self.lease.turn]
-        self.recall(mine)
-        if any(event.type == "turn.input" for event in mine):
+        heard = gone = False
+        for event in events:
+            if event.seq > self.transcript.head:
+                self.transcript.add(event)
+                if event.turn == self.lease.turn:
+                    self.recall(event)
+                    heard = heard or event.type == "turn.input"
+                gone = event.type in ("session.deleted", "session.moved")
+        if heard:
             self.on_news()
-        gone = fresh and fresh[-1].type in ("session.deleted", "session.moved")
         if gone or self.journal.attempt > self.lease.attempt:  # others have begun it anew
             self.lose()
 
@@ -273,9 +274,8 @@ class Recorder:
 
     def _check(self, drafts: Sequence[Draft]) -> None:
         """A step that was under way when its turn began to be undone is not recorded."""
-        if self.journal.undoing is None:
-            return
-        if any(isinstance(draft.data, ItemDone) and draft.data.step is not None for draft in drafts):
+        made = (isinstance(draft.data, ItemDone) and draft.data.step is not None for draft in drafts)
+        if self.journal.undoing is not None and any(made):
             raise TurnOver
 
     def lose(self) -> None:

@@ -12,7 +12,7 @@ from functools import partial
 import msgspec
 
 from dalsegno.core.admit import Admission, Admitted, admit
-from dalsegno.core.append import Decision, Known, Write, give_up
+from dalsegno.core.append import Write, give_up
 from dalsegno.core.claim import ATTEMPTS_MAX, Claimed, readopt, retake
 from dalsegno.core.event import Event
 from dalsegno.core.frozen import WORTH_EVENTS
@@ -29,6 +29,7 @@ from dalsegno.runtime.eraser import Eraser
 from dalsegno.runtime.hub import Hub
 from dalsegno.runtime.near import Near
 from dalsegno.runtime.patience import patiently
+from dalsegno.runtime.publisher import Press
 from dalsegno.runtime.recorder import Tiers
 from dalsegno.runtime.texts import Texts
 from dalsegno.runtime.turn import CONTEXT_LIMIT_BYTES, Surroundings, run_turn
@@ -93,6 +94,7 @@ class Replica:
         self._around = Surroundings(
             tiers=Tiers(warm, self.hub, closing=lambda: self._closing, doubt=self._doubt),
             hot=hot,
+            press=Press(hot, self.hub),
             blobs=blobs,
             texts=self.texts,
             near=self.near,
@@ -175,6 +177,7 @@ class Replica:
         for task in list(self._turns.values()):
             task.cancel()
         await asyncio.gather(*self._turns.values(), return_exceptions=True)
+        await self._around.press.stop()
         if self._hub_task is not None:
             self._hub_task.cancel()
             await asyncio.gather(self._hub_task, return_exceptions=True)
@@ -280,8 +283,8 @@ class Replica:
             if ref in self._admitting:
                 self._doubt()  # the answer is still on its way, or was lost: look again
             elif ref not in self._turns:
-                decide = partial(_retake, owner=owner, dropped=ref in self._dropped)
-                found = result_of(await self._warm.commit(ref, decide))
+                again = readopt if ref in self._dropped else retake
+                found = result_of(await self._warm.commit(ref, partial(again, owner=owner)))
                 self._dropped.discard(ref)
                 self._take(found)
 
@@ -294,7 +297,3 @@ class Replica:
         self._sweeps += 1
         if self._sweeps % DOUBT_EVERY == 0:
             self._doubt()
-
-
-def _retake(session: Session | None, known: Known | None, now: int, *, owner: str, dropped: bool) -> Decision[Claimed]:
-    return (readopt if dropped else retake)(session, now, owner=owner)

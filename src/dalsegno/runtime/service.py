@@ -4,6 +4,7 @@ directly.
 
 import asyncio
 from collections.abc import Iterable, Sequence
+from contextlib import aclosing
 from datetime import timedelta
 from functools import partial
 
@@ -11,12 +12,7 @@ from dalsegno.core import codec
 from dalsegno.core.admit import Admission, Receipt
 from dalsegno.core.append import ELSEWHERE, Decide, Write
 from dalsegno.core.cursor import Cursor
-from dalsegno.core.event import (
-    TERMINAL,
-    Event,
-    Origin,
-    SessionCreated,
-)
+from dalsegno.core.event import TERMINAL, Event, Origin, SessionCreated
 from dalsegno.core.ids import turn_number
 from dalsegno.core.input import Approval, Input, ToolResult, key_for
 from dalsegno.core.json import JsonObject
@@ -233,14 +229,15 @@ class Service:
     async def _of_turn(self, ref: Ref, first: int, session: Session) -> Sequence[Event]:
         """The events of the turn that began at `first`: nothing behind its end is read."""
         found: list[Event] = []
-        async for page in pages(self._read, ref, through=session.head, after=first - 1):
-            for event in page:
-                if event.turn == first:
-                    found.append(event)
-                    if event.type in TERMINAL:
-                        return found
-                elif event.seq == first:
-                    return found  # no turn begins there
+        async with aclosing(pages(self._read, ref, through=session.head, after=first - 1)) as reading:
+            async for page in reading:
+                for event in page:
+                    if event.turn == first:
+                        found.append(event)
+                        if event.type in TERMINAL:
+                            return found
+                    elif event.seq == first:
+                        return found  # no turn begins there
         return found
 
     async def _last(self, ref: Ref, first: int, session: Session) -> int:

@@ -34,6 +34,11 @@ class Stream:
         self._frames: deque[Frame] = deque()
         self._closed = False
 
+    @property
+    def shared(self) -> bool:
+        """Whether others follow the session here."""
+        return self._feed.readers > 1
+
     def __aiter__(self) -> "Stream":
         return self
 

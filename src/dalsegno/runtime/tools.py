@@ -5,8 +5,7 @@ The intent is in the log before anything here runs (law 4). What a crash between
 the table in `core.effect`; here it is done.
 """
 
-import asyncio
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Sequence
 from datetime import timedelta
 from functools import partial
 from typing import assert_never
@@ -23,16 +22,16 @@ from dalsegno.core.input import ToolResult
 from dalsegno.core.json import JsonObject, clean_text
 from dalsegno.core.tool import as_tool
 from dalsegno.errors import ConfigError, DalsegnoError
-from dalsegno.ports import Call, DidNotHappen, Happened, Tool, ToolFunction, Transactions
+from dalsegno.ports import Call, DidNotHappen, Happened, Output, Tool, ToolFunction, Transactions
 from dalsegno.runtime.near import Near
 from dalsegno.runtime.outcome import Outcome, as_text, failed, finding_of, misunderstood, outcome_of, unknown
 from dalsegno.runtime.parking import Parking
-from dalsegno.runtime.patience import outlast, patiently, seen_through
+from dalsegno.runtime.patience import patiently, seen_through
 from dalsegno.runtime.recall import Recall
 from dalsegno.runtime.recorder import Recorder, Tiers
 from dalsegno.runtime.texts import Texts
 from dalsegno.runtime.transact import Put, Transactor
-from dalsegno.runtime.work import Calls, Work
+from dalsegno.runtime.work import Calls, Work, side_by_side
 
 
 class ToolBox:
@@ -91,11 +90,21 @@ class ToolBox:
         """The outputs of these calls. Parks the turn when some of them wait for somebody, as soon as nothing else of it
         is under way.
         """
-        ran = await _side_by_side([self._one(call) for call in calls])
+        ran = await side_by_side([self._one(call) for call in calls])
         actions = tuple(found for found in ran if isinstance(found, Action))
         if actions:
             await self._parking.park(actions)
         return [found for found in ran if isinstance(found, str)]
+
+    async def answer(self, call: JsonObject, output: Output) -> None:
+        """Record what a call comes to for which no tool is run. What is on record stays as it is."""
+        self._parking.check()
+        with self.under_way, self.work.under_way():
+            await self._recorder.be_sure()
+            if str(call["call_id"]) not in self._recorder.journal.outputs:
+                await self._recorder.nothing_new()
+                status = "completed" if output.status == "completed" else "incomplete"
+                await self._record(call, Outcome(output.text, status, output.details, idle=True))
 
     async def ask(self, call_id: str, question: str, *, within: timedelta | None) -> str:
         """The answer to a question of the agent; parks until there is one."""
@@ -112,7 +121,7 @@ class ToolBox:
 
     async def _one(self, call: JsonObject) -> str | Action:
         self._parking.check()
-        with self.under_way.one(), self.work.under_way():
+        with self.under_way, self.work.under_way():
             return await self._carry_out(call)
 
     async def _carry_out(self, call: JsonObject) -> str | Action:
@@ -178,16 +187,16 @@ class ToolBox:
             return await self._run_in_transaction(tool, self._call(call, arguments))
         if effect == "read" and tool.cache_seconds is not None:
             return await self._recall.run_or_recall(tool, self._call(call, arguments), tool.cache_seconds)
-        work = asyncio.ensure_future(outcome_of(tool, self._call(call, arguments)))
-        try:
-            return await asyncio.shield(work)
-        except asyncio.CancelledError:
-            # a cancelled turn stops at a safe point: an effect that has begun is seen through and recorded
-            if self._recorder.lost or tool.effect == "read" or not await outlast(work, unless=self._is_left):
-                work.cancel()
-                raise
-            await self._record(call, work.result())
-            raise
+        over = False
+
+        async def carry_out() -> str:
+            nonlocal over
+            outcome = await outcome_of(tool, self._call(call, arguments))
+            over = True
+            return await self._write(str(call["call_id"]), outcome)
+
+        # a cancelled turn stops at a safe point: an effect that has begun is seen through and recorded
+        return await seen_through(carry_out(), unless=lambda: self._is_left() or (tool.effect == "read" and not over))
 
     def _is_left(self) -> bool:
         return self._recorder.lost or self._closing()
@@ -284,15 +293,3 @@ def _parse(call: JsonObject) -> JsonObject | Outcome:
 
 def _digest(intent: ToolIntent) -> bytes:
     return hash16("call", intent.dedupe or "")
-
-
-async def _side_by_side(work: Sequence[Coroutine[object, object, str | Action]]) -> list[str | Action]:
-    """All of them at once; the first that fails ends the others. One alone needs no task."""
-    if len(work) == 1:
-        return [await work[0]]
-    try:
-        async with asyncio.TaskGroup() as group:
-            tasks = [group.create_task(one) for one in work]
-    except BaseExceptionGroup as errors:
-        raise errors.exceptions[0] from None
-    return [task.result() for task in tasks]

@@ -50,7 +50,7 @@ from dalsegno.runtime.hub import nothing
 from dalsegno.runtime.near import Near
 from dalsegno.runtime.patience import patiently
 from dalsegno.runtime.play import play
-from dalsegno.runtime.publisher import Publisher
+from dalsegno.runtime.publisher import Press, Publisher
 from dalsegno.runtime.recorder import Recorder, Tiers
 from dalsegno.runtime.saga import Saga
 from dalsegno.runtime.steps import Speaker
@@ -67,6 +67,7 @@ class Surroundings(msgspec.Struct, frozen=True):
 
     tiers: Tiers
     hot: Hot
+    press: Press
     blobs: Blobs
     texts: Texts
     near: Near
@@ -137,11 +138,12 @@ async def prepare(lease: Lease, session: Session, written: Sequence[Event], arou
     recorder = Recorder(lease, session, transcript, tiers=around.tiers)
     if lease.turn <= known:
         mine = await turn_events(ref, lease.turn, log=around.tiers.log, through=known)
-        recorder.recall(await texts.whole(ref.tenant, mine))
+        for event in await texts.whole(ref.tenant, mine):
+            recorder.recall(event)
     recorder.note(written)
     if recorder.journal.message is not None:
         recorder.journal.message = await texts.message(ref.tenant, recorder.journal.message)
-    publisher = Publisher(lease, hot=around.hot, hub=around.tiers.hub, on_lost=recorder.lose)
+    publisher = Publisher(lease, press=around.press, on_lost=recorder.lose)
     tools = ToolBox(recorder, tiers=around.tiers, texts=texts, transactions=around.transactions, near=around.near)
     speaker = Speaker(recorder, publisher, intent=tools.intent, texts=texts)
     if lease.orphaned:

@@ -5,19 +5,32 @@ what it has begun inside itself is not at work.
 """
 
 import asyncio
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Coroutine, Sequence
+from contextlib import AbstractContextManager
 from contextvars import ContextVar
+from typing import TypeVar
 
-import msgspec
+T = TypeVar("T")
 
 
-class _Piece(msgspec.Struct, eq=False):
+class _Piece:
     """One thing under way, and how many others are under way inside it. They may outlive it."""
 
-    turn: "Work"
-    inside: int = 0
-    over: bool = False
+    def __init__(self, turn: "Work") -> None:
+        self.turn = turn
+        self.inside = 0
+        self.over = False
+
+    def __enter__(self) -> None:
+        self._before = outer = _CURRENT.get()
+        self._outer = None if outer is None or outer.over or outer.turn is not self.turn else outer
+        _CURRENT.set(self)
+        self.turn.begin(self._outer)
+
+    def __exit__(self, *_: object) -> None:
+        _CURRENT.set(self._before)
+        self.over = True
+        self.turn.end(self, self._outer)
 
 
 _CURRENT: ContextVar[_Piece | None] = ContextVar("dalsegno_work", default=None)
@@ -30,19 +43,9 @@ class Work:
         self._active = 0
         self._changed = asyncio.Event()
 
-    @contextmanager
-    def under_way(self) -> Iterator[None]:
+    def under_way(self) -> AbstractContextManager[None]:
         """Something that must be finished before the turn may be left."""
-        outer, piece = _CURRENT.get(), _Piece(self)
-        if outer is not None and (outer.over or outer.turn is not self):
-            outer = None
-        self._begin(outer)
-        token = _CURRENT.set(piece)
-        try:
-            yield
-        finally:
-            _CURRENT.reset(token)
-            self._end(piece, outer)
+        return _Piece(self)
 
     async def quiet(self, *, grace: float) -> None:
         """Until nothing is under way but those who wait here, and those that wait for them; and nothing has begun for
@@ -69,15 +72,16 @@ class Work:
             return False
         return True
 
-    def _begin(self, outer: _Piece | None) -> None:
+    def begin(self, outer: _Piece | None) -> None:
+        """One thing more, inside that one."""
         self._active += 1
         self._changed.set()
         if outer is not None:
             outer.inside += 1
             self._active -= outer.inside == 1
 
-    def _end(self, piece: _Piece, outer: _Piece | None) -> None:
-        piece.over = True
+    def end(self, piece: _Piece, outer: _Piece | None) -> None:
+        """That one is over."""
         self._active -= piece.inside == 0
         if outer is not None:
             outer.inside -= 1
@@ -86,26 +90,38 @@ class Work:
 
 
 class Calls:
-    """The calls of one turn that are being carried out: its agent may be gone, and they are seen through."""
+    """The calls of one turn that are being carried out, each `with` this until what came of it is on record: its agent
+    may be gone, and they are seen through.
+    """
 
     def __init__(self) -> None:
-        self._under_way: set[asyncio.Future[None]] = set()
+        self._under_way = 0
+        self._over = asyncio.Event()
 
     def __bool__(self) -> bool:
-        return bool(self._under_way)
+        return self._under_way > 0
 
-    @contextmanager
-    def one(self) -> Iterator[None]:
-        """A call is carried out, until what came of it is on record."""
-        done = asyncio.get_running_loop().create_future()
-        self._under_way.add(done)
-        try:
-            yield
-        finally:
-            self._under_way.discard(done)
-            done.set_result(None)
+    def __enter__(self) -> None:
+        self._under_way += 1
+
+    def __exit__(self, *_: object) -> None:
+        self._under_way -= 1
+        self._over.set()
 
     async def none(self) -> None:
         """Until none is under way."""
         while self._under_way:
-            await asyncio.wait(self._under_way)
+            self._over.clear()
+            await self._over.wait()
+
+
+async def side_by_side(work: Sequence[Coroutine[object, object, T]]) -> list[T]:
+    """All of them at once; the first that fails ends the others. One alone needs no task."""
+    if len(work) == 1:
+        return [await work[0]]
+    try:
+        async with asyncio.TaskGroup() as group:
+            tasks = [group.create_task(one) for one in work]
+    except BaseExceptionGroup as errors:
+        raise errors.exceptions[0] from None
+    return [task.result() for task in tasks]

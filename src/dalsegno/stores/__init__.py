@@ -107,7 +107,7 @@ async def open_cold(url: str | None) -> Blobs:
         case "file":
             from dalsegno.stores.directory import DirectoryBlobs
 
-            return await DirectoryBlobs.open(_folder(url or ""))
+            return await DirectoryBlobs.open(folder_path(url or ""))
         case "s3" | "gs" | "az":
             with _driver("object storage", extra="s3"):
                 from dalsegno.stores.objects import ObjectBlobs
@@ -147,15 +147,16 @@ def sqlite_path(url: str) -> Path:
     """The file of a `sqlite:` URL: a relative path after three slashes, an absolute one after four."""
     _, _, rest = url.partition(":")
     path = unquote(rest.removeprefix("///"))
-    if not rest.startswith("///") or not path or path.endswith("/"):
+    if not rest.startswith("///") or "\0" in path or path.rpartition("/")[2] in ("", ".", ".."):
         raise ConfigError(f"{url!r} names no file: write sqlite:///relative.db or sqlite:////absolute.db")
     return Path(path)
 
 
-def _folder(url: str) -> Path:
+def folder_path(url: str) -> Path:
+    """The folder of a `file:` URL, always absolute."""
     _, _, rest = url.partition(":")
     path = unquote(rest.removeprefix("//"))
-    if not path.startswith("/"):
+    if not path.startswith("/") or "\0" in path:
         raise ConfigError(f"{url!r} names no folder: write file:///absolute/folder")
     return Path(path)
 

@@ -25,6 +25,7 @@ BEAT = b":\n\n"
 """A comment: says that the stream lives, and moves no cursor."""
 
 _EPOCH = datetime(1970, 1, 1)
+_MILLISECOND_TEXTS = tuple(f".{milliseconds:03d}Z" for milliseconds in range(1000))
 FRAMES_BYTES_MAX = 8 * 1024 * 1024
 FRAME_BYTES_MAX = 64 * 1024
 
@@ -51,8 +52,7 @@ class _Page(msgspec.Struct, frozen=True):
 
 def time_text(at: int) -> str:
     """Unix milliseconds as RFC 3339, in UTC with milliseconds."""
-    seconds, milliseconds = divmod(at, 1000)
-    return f"{_second_text(seconds)}.{milliseconds:03d}Z"
+    return _second_text(at // 1000) + _MILLISECOND_TEXTS[at % 1000]
 
 
 @lru_cache(maxsize=1024)
@@ -175,7 +175,7 @@ def socket_frame(session: str, frame: Frame, *, now: int) -> bytes:
 
 
 class Frames:
-    """Encoded frames, so that the subscribers of a session share the work. The caller owns it; it forgets the older
+    """Encoded frames, so that the readers of a session share the work. The caller owns it; it forgets the older
     half.
 
     An entry is found by everything that decides its bytes, so that no two tenants can ever meet in one.

@@ -26,6 +26,9 @@ WAIT_SECONDS_MAX = 60
 KEY_MAX = 255
 PARAMETERS_MAX = 64
 
+_TAG = r'(W/)?"[^",]*"'
+ETAGS = rf"^(\*|{_TAG}([ \t]*,[ \t]*{_TAG})*)$"
+"""What an `If-Match` may be: `*`, or entity tags; none of ours has a comma in it."""
 _KEY = re.compile(r"[\x20-\x7e]{1,255}")
 _DIGITS = re.compile(r"[0-9]{1,9}")
 _SECONDS = re.compile(r"[0-9]{1,4}(\.[0-9]{1,30})?(e-[0-9]{1,3})?")
@@ -106,6 +109,11 @@ def parse_new_session(value: Json) -> tuple[str | None, SessionCreated]:
     return chosen, SessionCreated(agent=new.agent, user=new.user, metadata=_small(new.metadata))
 
 
+def check_session(*, metadata: JsonObject, agent: str = "default", user: str | None = None) -> None:
+    """What a log says about its session is what a client may say."""
+    _convert({"agent": agent, "user": user, "metadata": _small(metadata)}, shapes.NewSession)
+
+
 def parse_patch(value: Json) -> JsonObject | None:
     """The new metadata; None when there is nothing to change."""
     patch = _convert(value, shapes.Patch)
@@ -113,7 +121,9 @@ def parse_patch(value: Json) -> JsonObject | None:
 
 
 def parse_fork(value: Json) -> int | None:
-    """The last event that the fork shares; None is the head."""
+    """The last event that the fork shares; None is the head. `5.0` is an integer too (JSON Schema)."""
+    if isinstance(value, dict) and isinstance(at := value.get("at"), float) and at.is_integer():
+        value = {**value, "at": int(at)}
     return _convert(value, shapes.Fork).at
 
 
@@ -125,16 +135,12 @@ def _small(metadata: JsonObject) -> JsonObject:
 
 def parse_etags(text: str | None) -> tuple[int, ...] | None:
     """The heads that an `If-Match` accepts; None is any. A tag that we never made accepts nothing."""
-    if text is None or text.strip() == "*":
+    if text is None or text == "*":
         return None
-    heads = []
-    for tag in text.split(","):
-        tag = tag.strip()
-        if not re.fullmatch(r'(W/)?"[^"]*"', tag):
-            raise Refused("invalid_request", 'If-Match holds the ETag of a session, such as "42"')
-        if _DIGITS.fullmatch(tag[1:-1]):
-            heads.append(int(tag[1:-1]))
-    return tuple(heads)
+    if not re.fullmatch(ETAGS, text):
+        raise Refused("invalid_request", 'If-Match holds the ETag of a session, such as "42"')
+    tags = [tag.strip()[1:-1] for tag in text.split(",")]
+    return tuple(int(tag) for tag in tags if _DIGITS.fullmatch(tag))
 
 
 class Parameters:

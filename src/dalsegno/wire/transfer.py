@@ -1,4 +1,5 @@
-"""Export and import: a session's log as lines, one event's JSON each, in `seq` order.
+"""Export and import: a session's log as lines, one event's JSON each, in `seq` order. A line that is not the last one
+begins with a space, which is nothing in JSON: so what was cut off is told from what is whole.
 
 An import is believed nothing: every line must be the next event of a log that could have happened. The new session's
 turns get ids of their own, since a turn's id is derived from its session's; here they are numbers again.
@@ -11,7 +12,17 @@ import msgspec
 
 from dalsegno.core import codec
 from dalsegno.core.check import check_made
-from dalsegno.core.event import TYPES, Data, Event, ItemDone, TurnCreated, TurnInput, Unknown
+from dalsegno.core.event import (
+    TYPES,
+    Data,
+    Event,
+    ItemDone,
+    SessionCreated,
+    SessionUpdated,
+    TurnCreated,
+    TurnInput,
+    Unknown,
+)
 from dalsegno.core.input import Cancel
 from dalsegno.core.item import INSIDE, OWN_PREFIX
 from dalsegno.core.json import Json, JsonObject, dumps, loads_strict
@@ -32,9 +43,13 @@ class _Line(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     data: dict[str, object]
 
 
-def export_line(session: str, event: Event) -> bytes:
-    """One line of an export."""
-    return event_bytes(session, event) + b"\n"
+MORE = b" "
+"""How a line begins that others follow."""
+
+
+def export_line(session: str, event: Event, *, head: int) -> bytes:
+    """One line of an export whose last event is `head`."""
+    return (MORE if event.seq < head else b"") + event_bytes(session, event) + b"\n"
 
 
 class Import:
@@ -44,6 +59,7 @@ class Import:
         self.events: list[Event] = []
         self._session = Session(id="", tenant="")
         self._turns: dict[str, int] = {}
+        self._more = False
 
     def line(self, text: bytes) -> None:
         """Take the next line. Raises `Refused` naming the line; nothing has been applied."""
@@ -58,11 +74,14 @@ class Import:
         except msgspec.ValidationError as error:
             raise Refused("invalid_request", f"line {number}: {error}") from None
         self.events.append(event)
+        self._more = text.startswith(MORE)
 
     def done(self) -> list[Event]:
         """Everything, once the last line was read."""
         if not self.events:
             raise Refused("invalid_request", "an import has at least one line: session.created")
+        if self._more:
+            raise Refused("invalid_request", f"line {len(self.events)} is not the export's last: it was cut off")
         if self._session.deleted:
             raise Refused("invalid_request", "the log of a deleted session cannot be imported")
         return self.events
@@ -94,6 +113,10 @@ class Import:
 
 def _check(data: Data) -> None:
     match data:
+        case SessionCreated(agent=agent, user=user, metadata=metadata):
+            requests.check_session(metadata=metadata, agent=agent, user=user)
+        case SessionUpdated(metadata=metadata):
+            requests.check_session(metadata=metadata)
         case TurnCreated(input=said) | TurnInput(input=said):
             plain = msgspec.to_builtins(said)
             if isinstance(said, Cancel):

@@ -7,7 +7,7 @@ asks (`claims`): so tasks that run side by side, or are run again after a crash,
 import asyncio
 from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Sequence
 from functools import partial
-from typing import Any, Literal, TypeVar, cast
+from typing import Any, TypeVar, cast
 
 import msgspec
 from langchain_core.callbacks import AsyncCallbackManagerForLLMRun
@@ -33,7 +33,7 @@ from dalsegno.core.item import CALL
 from dalsegno.core.json import JsonObject
 from dalsegno.core.part import Continue, Detail, Part, ToolCall, Usage
 from dalsegno.errors import DalsegnoError, PlatformSignal
-from dalsegno.ports import Call, DidNotHappen, Output, Tool
+from dalsegno.ports import Call, Output, Tool
 
 T = TypeVar("T")
 OTHERWISE = (
@@ -130,9 +130,9 @@ class Journal:
             if isinstance(message, ToolMessage) and self.turn.answered(message.tool_call_id) is None:
                 item = self.turn.notes.asked(message.tool_call_id)
                 if item is not None:
-                    run = partial(_told, str(message.text), "refused" if message.status == "error" else "completed")
-                    tool = Tool(str(item["name"]), run, unknown="probe", probe=_not_run)
-                    await self.turn.perform([item], tools=[tool])
+                    refused = message.status == "error"
+                    output = Output(str(message.text), status="refused" if refused else "completed")
+                    await self.turn.answer(item, output)
 
     async def step(self, name: str, run: Callable[[], Awaitable[T]]) -> T:
         """A function that is run once, and whose result (JSON) is on record."""
@@ -273,11 +273,3 @@ def _plain(given: Any) -> JsonObject:
         return {"input": str(given)}
     plain = {name: value for name, value in given.items() if value is None or isinstance(value, PLAIN)}
     return cast(JsonObject, msgspec.json.decode(msgspec.json.encode(plain, enc_hook=str)))
-
-
-async def _told(text: str, status: Literal["completed", "refused"], call: Call) -> Output:
-    return Output(text, status=status)
-
-
-async def _not_run(call: Call) -> DidNotHappen:
-    return DidNotHappen()

@@ -17,7 +17,7 @@ from dalsegno.core.context import Context
 from dalsegno.core.json import JsonObject
 from dalsegno.core.part import Part
 from dalsegno.errors import DalsegnoError
-from dalsegno.ports import Call, Finding, Happened, Output, Tool
+from dalsegno.ports import Output, Tool
 
 ONE_HANDOFF = "Multiple handoffs detected, ignoring this one."
 """The SDK's words."""
@@ -94,7 +94,7 @@ class Run:
         first, *others = [call for call in self._last if call["name"] in self._handoffs]
         output = await self.perform(str(first["call_id"]), tool, handle)
         for call in others:
-            await self.turn.perform([call], tools=[_answered(str(call["name"]), ONE_HANDOFF)])
+            await self.turn.answer(call, Output(ONE_HANDOFF, status="refused"))
         return output
 
     async def _settle(self, shown: Sequence[Any]) -> None:
@@ -103,7 +103,7 @@ class Run:
             if call_id in self.handles or self.turn.answered(call_id) is not None:
                 continue
             if (said := _said(shown, call_id)) is not None:
-                await self.turn.perform([call], tools=[_answered(str(call["name"]), said)])
+                await self.turn.answer(call, Output(said, status="refused"))
 
     def _shown(self, context: Context, asked: Shown) -> Shown:
         """What the log says, in the log's order. Where the SDK would show something else, because the user has it
@@ -160,15 +160,3 @@ def _said(shown: Sequence[Any], call_id: str) -> str | None:
         if item.get("type") == "function_call_output" and item.get("call_id") == call_id:
             return str(item.get("output"))
     return None
-
-
-def _answered(name: str, text: str) -> Tool:
-    """A call whose answer is known without doing anything."""
-
-    async def answer(call: Call) -> Output:
-        return Output(text)
-
-    async def known(call: Call) -> Finding:
-        return Happened(text)
-
-    return Tool(name, answer, effect="once", unknown="probe", probe=known)

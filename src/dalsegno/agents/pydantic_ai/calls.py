@@ -26,7 +26,7 @@ from dalsegno.agents.pydantic_ai.speech import dump_parts
 from dalsegno.agents.turn import Turn
 from dalsegno.core.json import JsonObject, clean_text
 from dalsegno.errors import DalsegnoError
-from dalsegno.ports import Call, DidNotHappen, Output, Tool
+from dalsegno.ports import Call, Output, Tool
 
 Work = Callable[[], Awaitable[Any]]
 Write = Callable[[Any], Output]
@@ -88,14 +88,8 @@ class Calls:
             return
         output = _output(part)
         note: JsonObject = {**note_of({"details": output.details}), "unrun": True, **marks}
-        status = "refused" if output.status == "incomplete" else output.status
-        output = msgspec.structs.replace(output, details={NOTE: note}, status=status)
-
-        async def run(call: Call) -> Output:
-            return output
-
-        tool = Tool(part.tool_name, run, unknown="probe", probe=_not_run)
-        await self._turn.perform([item], tools=[tool])
+        output = msgspec.structs.replace(output, details={NOTE: note})
+        await self._turn.answer(item, output)
         answered = self.recorded(part.tool_call_id)
         if answered is not None and not _same(answered, output):
             restored = tool_return(answered, part.tool_name)
@@ -232,7 +226,3 @@ def _value(item: JsonObject, note: JsonObject) -> Any:
 
 def _same(answered: JsonObject, output: Output) -> bool:
     return answered["output"] == clean_text(output.text) and note_of(answered) == note_of({"details": output.details})
-
-
-async def _not_run(call: Call) -> DidNotHappen:
-    return DidNotHappen()

@@ -9,7 +9,7 @@ from typing import IO, Any, TypeVar
 
 import click
 
-from dalsegno.errors import Refused
+from dalsegno.errors import ConfigError, Refused
 from dalsegno.ops.cli.bring import FRAMEWORKS, bring
 from dalsegno.ops.cli.copy import copy_sessions
 from dalsegno.ops.cli.options import options
@@ -239,6 +239,8 @@ def _reach(ctx: click.Context, /, given: dict[str, str | None]) -> Reach:
     from dalsegno.ops.config import environment, resolve
 
     merged = {**ctx.obj, **{name: value for name, value in given.items() if value is not None}}
+    if merged.get("warm") and merged.get("url"):
+        raise ConfigError("--url and --warm name two places: say one of them")
     if merged.get("warm") is not None and merged.get("url") is None:
         merged["url"] = ""  # a warm tier that was asked for wins over a server that the environment names
     return resolve(Reach, merged, environment())

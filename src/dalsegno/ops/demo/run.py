@@ -1,7 +1,9 @@
 """`dalsegno demo`: a fleet on a temporary store, the play, the verdict; and then, if wanted, the fleet stays."""
 
 import asyncio
+import shutil
 import signal
+import sys
 import tempfile
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -42,11 +44,11 @@ The fleet stays up: {replicas} replicas on {url}, until Ctrl-C. Try:
   kill -9 {pid}
 
   # everything that happened, as a tree
-  dalsegno sessions show {session} --url {url}
+  {dalsegno} sessions show {session} --url {url}
 
   # the conversation, and how a replica is
-  curl {url}/v1/sessions/{session}/items
-  curl {url}/health
+  curl -w '\\n' {url}/v1/sessions/{session}/items
+  curl -w '\\n' {url}/health
 """
 Then = Literal["leave", "stay"]
 
@@ -154,4 +156,5 @@ async def _play(fleet: Fleet, where: Places, ledger: Ledger, stage: Stage) -> tu
 
 def _next(fleet: Fleet, session: SessionHandle) -> str:
     places_ = fleet.supervisor.places
-    return NEXT.format(replicas=len(places_), url=fleet.url, session=session.id, pid=places_[0].pid)
+    dalsegno = "dalsegno" if shutil.which("dalsegno") else f"{sys.executable} -m dalsegno"
+    return NEXT.format(replicas=len(places_), url=fleet.url, session=session.id, pid=places_[0].pid, dalsegno=dalsegno)

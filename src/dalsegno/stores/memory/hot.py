@@ -7,15 +7,15 @@ for the new epoch: they are what clients were shown, and the next attempt goes o
 import asyncio
 import time
 from collections import OrderedDict
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from datetime import timedelta
 
 import msgspec
 
 from dalsegno.core.stream import Piece
-from dalsegno.errors import LeaseLost
-from dalsegno.ports import Hint, OpenStep, Ref
+from dalsegno.errors import DalsegnoError, LeaseLost
+from dalsegno.ports import Batch, Hint, OpenStep, Ref
 from dalsegno.stores.memory.entries import MemoryEntries
 
 LIFETIME = timedelta(minutes=10)
@@ -101,8 +101,19 @@ class MemoryHot:
     def __init__(self, cache: MemoryCache | None = None) -> None:
         self.cache = MemoryCache() if cache is None else cache
 
-    async def publish(self, ref: Ref, epoch: int, pieces: Sequence[Piece]) -> None:
+    async def publish(self, batches: Sequence[Batch]) -> Mapping[Ref, DalsegnoError | LeaseLost]:
         await asyncio.sleep(0)
+        failed: dict[Ref, DalsegnoError | LeaseLost] = {}
+        for ref, epoch, pieces in batches:
+            try:
+                self.add(ref, epoch, pieces)
+            except LeaseLost as error:
+                failed[ref] = error
+        await asyncio.sleep(0)
+        return failed
+
+    def add(self, ref: Ref, epoch: int, pieces: Sequence[Piece]) -> None:
+        """One batch. Raises `LeaseLost`."""
         step = self.cache.touch(ref, epoch)
         if pieces and epoch > step.author:
             goes_on = epoch == step.epoch and (pieces[0].base, pieces[0].at) == (step.base, step.end)
@@ -112,7 +123,6 @@ class MemoryHot:
         step.epoch = epoch
         for piece in pieces:
             step.add(piece)
-        await asyncio.sleep(0)
 
     async def fence(self, ref: Ref, epoch: int) -> OpenStep | None:
         await asyncio.sleep(0)

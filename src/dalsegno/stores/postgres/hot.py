@@ -18,9 +18,10 @@ import psycopg
 
 from dalsegno.core.stream import Piece
 from dalsegno.errors import DalsegnoError, LeaseLost, Unavailable
-from dalsegno.ports import Hint, OpenStep, Ref
+from dalsegno.ports import Batch, Hint, OpenStep, Ref
 from dalsegno.stores import sqlfile
 from dalsegno.stores.breaker import Breaker
+from dalsegno.stores.each import each
 from dalsegno.stores.postgres import steps
 from dalsegno.stores.postgres.arrays import Texts
 from dalsegno.stores.postgres.connections import Connections
@@ -69,8 +70,11 @@ class PostgresHot:
             await hot._reach()
         return hot
 
-    async def publish(self, ref: Ref, epoch: int, pieces: Sequence[Piece]) -> None:
+    async def publish(self, batches: Sequence[Batch]) -> Mapping[Ref, DalsegnoError | LeaseLost]:
         """See port `Hot`."""
+        return await each(self._publish, batches)
+
+    async def _publish(self, ref: Ref, epoch: int, pieces: Sequence[Piece]) -> None:
         async with _in_time():
             if not pieces:
                 await self._change(Write(ref, epoch, Act.FENCE))

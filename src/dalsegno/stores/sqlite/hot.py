@@ -8,7 +8,8 @@ thrown away and made anew, and the other processes follow.
 import asyncio
 import contextlib
 import os
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+import sqlite3
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from datetime import timedelta
 from pathlib import Path
@@ -16,9 +17,8 @@ from typing import TypeVar
 
 import msgspec
 
-from dalsegno.core.stream import Piece
-from dalsegno.errors import LeaseLost, Unavailable, Unreadable
-from dalsegno.ports import Hint, OpenStep, Ref
+from dalsegno.errors import DalsegnoError, LeaseLost, Unavailable, Unreadable
+from dalsegno.ports import Batch, Hint, OpenStep, Ref
 from dalsegno.stores.ears import Ears
 from dalsegno.stores.sqlite.file import Gate, beside, clock_ms, prepare, translating
 from dalsegno.stores.sqlite.readers import Readers
@@ -84,15 +84,19 @@ class SqliteHot:
             tier = await asyncio.to_thread(Tier, path, lifetime)
         return cls(path, tier, Wake(beside(database, "-wake")), lifetime)
 
-    async def publish(self, ref: Ref, epoch: int, pieces: Sequence[Piece]) -> None:
+    async def publish(self, batches: Sequence[Batch]) -> Mapping[Ref, DalsegnoError | LeaseLost]:
         """See port `Hot`."""
-        tier = self._tier
-        if not await self._safely(tier.writer.do(lambda cursor, _: tier.steps.publish(cursor, ref, epoch, pieces))):
-            raise LeaseLost(f"session {ref.id} has a newer epoch than {epoch}")
+        publish = self._tier.steps.publish
+
+        def stale(cursor: sqlite3.Cursor, _: object) -> list[Batch]:
+            return [batch for batch in batches if not publish(cursor, *batch)]
+
+        refused = await self._safely(self._tier.writer.do(stale))
         now = clock_ms()
         if now - self._looked > LOOK_EVERY_MS:
             self._looked = now
             await self._keep_house(now)
+        return {ref: LeaseLost(f"session {ref.id} has a newer epoch than {epoch}") for ref, epoch, _ in refused}
 
     async def fence(self, ref: Ref, epoch: int) -> OpenStep | None:
         """See port `Hot`."""

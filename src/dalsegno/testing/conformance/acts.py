@@ -23,7 +23,8 @@ from dalsegno.core.input import Input, Message, key_for
 from dalsegno.core.item import message
 from dalsegno.core.lease import Lease
 from dalsegno.core.session import Session
-from dalsegno.ports import Log, Member, Ref, Warm
+from dalsegno.core.stream import Piece
+from dalsegno.ports import Batch, Hot, Log, Member, Ref, Warm
 from dalsegno.testing.conformance.worlds import LogWorld
 
 R = TypeVar("R")
@@ -157,6 +158,13 @@ def note(text: str = "") -> ItemDone:
 def waiting(*, expires_at: int | None = None) -> TurnWaiting:
     """The turn waits for the approval of call `c1`."""
     return TurnWaiting((Action("approval", "c1", "pay", expires_at=expires_at),))
+
+
+async def publish(hot: Hot, ref: Ref, epoch: int, pieces: Sequence[Piece]) -> None:
+    """Add pieces to one session's open step. Raises why they were not taken."""
+    failed = await hot.publish([Batch(ref, epoch, pieces)])
+    if ref in failed:
+        raise failed[ref]
 
 
 async def eventually(predicate: Callable[[], Awaitable[bool]], *, description: str) -> None:

@@ -15,9 +15,8 @@ from dalsegno.core.append import Decide, Decision, Known, Write
 from dalsegno.core.claim import Claimed
 from dalsegno.core.event import Event
 from dalsegno.core.session import Session
-from dalsegno.core.stream import Piece
 from dalsegno.errors import DalsegnoError, LeaseLost, Unavailable
-from dalsegno.ports import Hint, Member, OpenStep, Page, Query, Ref, Transaction
+from dalsegno.ports import Batch, Hint, Member, OpenStep, Page, Query, Ref, Transaction
 from dalsegno.stores.memory import MemoryHot, MemoryLog
 from dalsegno.testing.world.loop import Process
 from dalsegno.testing.world.weather import Weather
@@ -240,12 +239,15 @@ class FaultyHot:
         self._line = line
         self._on_publish = on_publish
 
-    async def publish(self, ref: Ref, epoch: int, pieces: Sequence[Piece]) -> None:
-        await self._line.call("publish", lambda: self._publish(ref, epoch, pieces))
+    async def publish(self, batches: Sequence[Batch]) -> Mapping[Ref, DalsegnoError | LeaseLost]:
+        return await self._line.call("publish", lambda: self._publish(batches))
 
-    async def _publish(self, ref: Ref, epoch: int, pieces: Sequence[Piece]) -> None:
-        await self._inner.publish(ref, epoch, pieces)
-        self._on_publish(ref, epoch, "publish")
+    async def _publish(self, batches: Sequence[Batch]) -> Mapping[Ref, DalsegnoError | LeaseLost]:
+        failed = await self._inner.publish(batches)
+        for ref, epoch, _ in batches:
+            if ref not in failed:
+                self._on_publish(ref, epoch, "publish")
+        return failed
 
     async def fence(self, ref: Ref, epoch: int) -> OpenStep | None:
         return await self._line.call("fence", lambda: self._fence(ref, epoch))
