@@ -12,7 +12,7 @@ import pytest
 from dalsegno.stores.outlast import Certain
 from dalsegno.stores.postgres import PostgresLog
 from dalsegno.stores.postgres.rows import Change
-from dalsegno.stores.postgres.writer import CROWD_MIN, Writer
+from dalsegno.stores.postgres.writer import CROWD_MIN, FLIGHTS_MAX, Writer
 from dalsegno.testing.conformance.acts import accept, history, session
 
 WORDS = ("before", "while it is prepared", "after", "and again")
@@ -72,6 +72,36 @@ async def test_whatever_goes_wrong_with_one_of_many_is_told_to_who_waits(
         assert isinstance(future.exception(), ValueError)
     finally:
         await log.close()
+
+
+async def test_of_a_crowd_nobody_goes_alone():
+    """A statement for one costs the server and this process as much as one for many: who comes while many are on their
+    way, or have just been, goes with others. Only the first of all cannot know.
+    """
+    alone: list[Change] = []
+
+    class Near(Writer):
+        """One whose statements take a few rounds of the loop."""
+
+        async def _send(self, changes: Sequence[Change]) -> list[int]:
+            for _ in range(5):
+                await asyncio.sleep(0)
+            return []
+
+        async def _send_one(self, change: Change) -> bool:
+            alone.append(change)
+            await self._send([change])
+            return True
+
+    writer, nothing = Near(cast(Any, None), cast(Any, None)), cast(Any, SimpleNamespace(kept=SimpleNamespace(n=1)))
+
+    async def busy() -> None:
+        for _ in range(10):
+            await asyncio.sleep(0)
+            await writer.write(nothing)
+
+    await asyncio.gather(*(busy() for _ in range(CROWD_MIN + 4)))
+    assert len(alone) == FLIGHTS_MAX
 
 
 @pytest.mark.parametrize("rounds", range(5))

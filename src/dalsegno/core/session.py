@@ -127,6 +127,24 @@ def apply(session: Session, event: Event, data: Data | Unknown) -> Session:
     """The session after one more event. Raises `Unreadable` for a gap or an impossible transition."""
     session = _follow(session, event, data)
     match data:
+        case (
+            ItemDone()
+            | ToolIntent()
+            | TurnStarted()
+            | TurnCompleted()
+            | TurnInput()
+            | TurnWaiting()
+            | TurnUndoing()
+            | ToolUndone()
+            | TurnFailed()
+            | TurnCancelled()
+            | ItemsRemoved()
+        ):
+            return _apply_to_turn(session, event, data)
+        case TurnCreated():
+            return replace(session, open=(*session.open, OpenTurn(first=event.seq)), stretch=None)
+        case ContextSummarized():
+            return _apply_to_turn(replace(session, through=data.through, summary=event.seq), event, data)
         case SessionCreated():
             return _begin(session, event, data)
         case SessionUpdated():
@@ -137,24 +155,6 @@ def apply(session: Session, event: Event, data: Data | Unknown) -> Session:
             return replace(session, moved=to)
         case SessionSettled():
             return replace(session, moved="")
-        case TurnCreated():
-            return replace(session, open=(*session.open, OpenTurn(first=event.seq)), stretch=None)
-        case ContextSummarized():
-            return _apply_to_turn(replace(session, through=data.through, summary=event.seq), event, data)
-        case (
-            ItemDone()
-            | ItemsRemoved()
-            | ToolIntent()
-            | TurnInput()
-            | TurnStarted()
-            | TurnUndoing()
-            | ToolUndone()
-            | TurnWaiting()
-            | TurnCompleted()
-            | TurnFailed()
-            | TurnCancelled()
-        ):
-            return _apply_to_turn(session, event, data)
         case Unknown():
             return session
         case _:

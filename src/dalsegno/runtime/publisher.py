@@ -31,32 +31,55 @@ class Press:
         self.hub = hub
         self._hot = hot
         self._due: list[Publisher] = []
-        self._coming: asyncio.TimerHandle | None = None
         self._next = 0.0
-        self._flights: set[asyncio.Task[None]] = set()
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._comes = False
+        """A task is on its way to the next round."""
+        self._idle: asyncio.Future[None] | None = None
+        """A task waits for something to do."""
 
     def want(self, publisher: "Publisher") -> None:
-        """It has something for the next round, which comes when the loop next comes round, or when it is time."""
+        """It has something for the next round: when the loop next comes round, or when it is time."""
         self._due.append(publisher)
-        if self._coming is None:
-            self._coming = asyncio.get_running_loop().call_at(self._next, self._round)
+        if self._idle is not None:
+            self._idle.set_result(None)
+            self._idle, self._comes = None, True
+        elif not self._comes:
+            self._begin()
 
     async def stop(self) -> None:
         """Publish no more."""
-        if self._coming is not None:
-            self._coming.cancel()
-        for flight in self._flights:
-            flight.cancel()
-        await asyncio.gather(*self._flights, return_exceptions=True)
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
 
-    def _round(self) -> None:
-        due, self._due, self._coming = self._due, [], None
-        self._next = asyncio.get_running_loop().time() + PACE_SECONDS
-        sending = [publisher for publisher in due if publisher.show()]
-        for first in range(0, len(sending), TOGETHER_MAX):
-            flight = asyncio.create_task(self._send(sending[first : first + TOGETHER_MAX]))
-            self._flights.add(flight)
-            flight.add_done_callback(self._flights.discard)
+    def _begin(self) -> None:
+        self._comes = True
+        task = asyncio.get_running_loop().create_task(self._run())
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _run(self) -> None:
+        """Rounds, until another task has begun one meanwhile, because this one waited for the hot tier."""
+        loop = asyncio.get_running_loop()
+        while True:
+            early = self._next - loop.time()
+            if early > 0:
+                await asyncio.sleep(early)
+            self._next = loop.time() + PACE_SECONDS
+            await self._send(self._round())
+            if self._comes or self._idle is not None:
+                return
+            self._idle = loop.create_future()
+            await self._idle
+
+    def _round(self) -> "list[Publisher]":
+        """Those that send something now."""
+        due, self._due = self._due[:TOGETHER_MAX], self._due[TOGETHER_MAX:]
+        self._comes = False
+        if self._due:
+            self._begin()
+        return [publisher for publisher in due if publisher.show()]
 
     async def _send(self, sending: "Sequence[Publisher]") -> None:
         failed: Mapping[Ref, DalsegnoError | LeaseLost] = {}

@@ -13,7 +13,8 @@ if sys.version_info >= (3, 14):
 else:
     from backports import zstd
 
-WORTH_BYTES = 200
+WORTH_BYTES = 400
+"""Of a smaller one some forty bytes are saved, for 5 µs."""
 LEVEL = 1
 _compressor = zstd.ZstdCompressor(LEVEL)
 """Each call makes a whole frame, and holds the compressor's own lock: a compressor for each body takes 5 µs more."""

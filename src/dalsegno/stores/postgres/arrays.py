@@ -43,14 +43,6 @@ Column: TypeAlias = Numbers | Bodies | Texts
 _number = partial(struct.Struct(">iq").pack, 8)
 
 
-def _body(value: bytes) -> bytes:
-    return _pack_length(len(value)) + value
-
-
-def _text(value: str) -> bytes:
-    return _body(value.encode())
-
-
 SCALARS: dict[type[Column], tuple[int, Callable[[Any], bytes]]] = {
     Numbers: (INT8, struct.Struct(">q").pack),
     Bodies: (BYTEA, bytes),
@@ -59,18 +51,19 @@ SCALARS: dict[type[Column], tuple[int, Callable[[Any], bytes]]] = {
 """The type of a column's values, and how one that is not NULL is sent alone."""
 
 ARRAYS: dict[type[Column], tuple[int, Callable[[Any], bytes]]] = {
-    Numbers: (INT8_ARRAY, lambda values: _array(INT8, values, _number)),
-    Bodies: (BYTEA_ARRAY, lambda values: _array(BYTEA, values, _body)),
-    Texts: (TEXT_ARRAY, lambda values: _array(TEXT, values, _text)),
+    Numbers: (INT8_ARRAY, lambda values: _array(INT8, [_NULL if v is None else _number(v) for v in values])),
+    Bodies: (BYTEA_ARRAY, lambda values: _array(BYTEA, _sized(values))),
+    Texts: (TEXT_ARRAY, lambda values: _array(TEXT, _sized([None if v is None else v.encode() for v in values]))),
 }
 """The type of a column, and how it is sent."""
 
 
-def _array(oid: int, values: Sequence[Any], element: Callable[[Any], bytes]) -> bytes:
-    if not values:
-        return _pack_empty(0, 0, oid)
-    elements = map(element, values) if None not in values else [_NULL if v is None else element(v) for v in values]
-    return _pack_header(1, 1, oid, len(values), 1) + b"".join(elements)
+def _array(oid: int, elements: Sequence[bytes]) -> bytes:
+    return _pack_header(1, 1, oid, len(elements), 1) + b"".join(elements) if elements else _pack_empty(0, 0, oid)
+
+
+def _sized(values: Sequence[bytes | None]) -> list[bytes]:
+    return [_NULL if v is None else _pack_length(len(v)) + v for v in values]
 
 
 def numbers(content: bytes | None) -> list[int]:

@@ -2,9 +2,9 @@
 
 Each statement costs this process and the server a round, whatever it carries, and each commit a sync of the disk.
 
-While few want to write, nobody waits for company. Of a crowd, those that go together wait together and then
-think together, and all would soon be one crowd that leaves first the server idle and then this process: so of those
-that wait while nothing is on its way, half go, and the other half when these are back.
+While few want to write, those on their way counted, nobody waits for company. Of a crowd, those that go together wait
+together and then think together, and all would soon be one crowd that leaves first the server idle and then this
+process: so of those that wait while nothing is on its way, half go, and the other half when these are back.
 """
 
 import asyncio
@@ -48,9 +48,12 @@ class Writer:
         self._alone = Wire("dalsegno_write_one", statements["session_write_one"], LONE)
         self._together = Wire("dalsegno_write", statements["session_write"], MANY)
         self._waiting: deque[Waiting] = deque()
-        self._flying = 0
+        self._flying = self._aboard = 0
+        """How many are on their way, and of how many changes those are that went together."""
         self._quiet = True
-        """Whether those who went last were no crowd."""
+        """Whether no crowd wanted to write when the last ones went, those on their way counted: of a crowd, one that
+        goes alone costs as much as all that could have gone with it.
+        """
         self._round_comes = False
         self._tasks: set[asyncio.Task[None]] = set()
 
@@ -99,14 +102,16 @@ class Writer:
 
     def _start_next(self) -> None:
         if self._waiting and self._flying < FLIGHTS_MAX:
+            self._quiet = self._aboard + len(self._waiting) < CROWD_MIN
             together = [self._waiting.popleft() for _ in range(self._room())]
-            self._quiet = len(together) < CROWD_MIN
+            self._aboard += len(together)
             task = asyncio.create_task(self._fly(together))
             self._tasks.add(task)
             task.add_done_callback(partial(self._landed, together))
 
     def _landed(self, together: list[Waiting], task: "asyncio.Task[None]") -> None:
         self._tasks.discard(task)
+        self._aboard -= len(together)
         # Cancelled before it began, as the loop ends: those who wait hear of no cancellation but this.
         _fail(together, asyncio.CancelledError())
         self._start_next()
