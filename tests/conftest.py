@@ -1,13 +1,30 @@
 """What every test gets: the asyncio loop for async tests (`anyio_mode = "auto"`; no marker needed).
 
 And what tests of several rooms ask for by name: a PostgreSQL, a database of it, and a wire to it that can be cut.
+
+Laws are checked on the same examples each time, however slow the machine is; `--hypothesis-profile=explore` looks
+further.
 """
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 from tests.postgres import database, proxy, server
 
 __all__ = ["database", "proxy", "server"]
+
+settings.register_profile(
+    "laws",
+    derandomize=True,
+    max_examples=200,
+    database=None,
+    deadline=None,
+    suppress_health_check=[HealthCheck.too_slow],
+)
+settings.register_profile(
+    "explore", settings.get_profile("laws"), derandomize=False, max_examples=5000, print_blob=True
+)
+settings.load_profile("laws")
 
 
 @pytest.fixture(scope="session")

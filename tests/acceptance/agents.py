@@ -5,6 +5,7 @@
 One model step and one tool call for each entry of `do`, then a last model step. Whatever it does to the world is a line
 in the ledger (`tests.acceptance.ledger`), written before the model is asked or after the tool has acted. A message that
 is no such JSON is said back. `voice`: `same` = another attempt says the same, `own` = each process speaks for itself.
+`first_pace_ms`: the pace of a turn's first attempt, for tests that have to hit it in the middle of a step.
 """
 
 import asyncio
@@ -133,9 +134,12 @@ def _model(turn: Turn, script: dict[str, Any], number: int) -> Any:
             at_event=context.through,
             attempt=turn.attempt,
         )
+        pace = script.get("pace_ms", 5)
+        if turn.attempt == 1:
+            pace = script.get("first_pace_ms", pace)
         for word in words(script, number):
             yield word
-            await asyncio.sleep(script.get("pace_ms", 5) / 1000)
+            await asyncio.sleep(pace / 1000)
         if number < len(script["do"]):
             yield ToolCall(script["do"][number], {"label": f"{script['id']}/{number}"})
 

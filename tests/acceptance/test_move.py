@@ -49,12 +49,13 @@ class Copier:
             sys.executable, "-m", "dalsegno", *self._words, *options, stdout=PIPE, stderr=PIPE, env=self._environment
         )
 
-    async def kill(self) -> int:
+    async def kill(self) -> None:
         """End it as hard as the system can."""
-        assert self._process is not None
+        if self._process is None:
+            return
         if self._process.returncode is None:
             self._process.kill()
-        return await self._process.wait()
+        await self._process.communicate()
 
     async def done(self) -> str:
         """Wait until it says that it is done; what it printed."""
@@ -100,6 +101,8 @@ async def test_a_fleet_moves_to_another_store_and_back_while_it_serves(
             violations, ended = await crowd.judged(world)
             wrong = await _altered(a, idle)
     finally:
+        await there.kill()
+        await back.kill()
         server.drop(target)
     refused = {code for _, code, _ in crowd.refusals}
     publish(

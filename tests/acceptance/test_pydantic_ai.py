@@ -22,6 +22,10 @@ from dalsegno import current_call, tool
 
 ledger = pathlib.Path(os.environ["LEDGER"])
 
+async def held():
+    while ledger.with_name("hold").exists():
+        await asyncio.sleep(0.01)
+
 def note(what):
     with ledger.open("a") as file:
         file.write(f"{what} {os.getpid()}\\n")
@@ -38,7 +42,7 @@ def who_asks() -> str:
 async def pay(cents: int) -> str:
     """Pay; the bank knows the key."""
     note(f"paying {current_call().key}")
-    await asyncio.sleep(0.3)
+    await held()
     note(f"paid {current_call().key}")
     return f"paid {cents}"
 
@@ -46,7 +50,7 @@ async def pay(cents: int) -> str:
 async def mail(to: str) -> str:
     """Write a letter, once."""
     note(f"mail {current_call().key}")
-    await asyncio.sleep(0.3)
+    await held()
     return f"wrote to {to}"
 '''
 ANSWER = "Paid and written, all of it, as you have asked me to."
@@ -60,7 +64,7 @@ async def test_p6_and_p7_hold_for_a_framework_under_kill_9(serving: Serving, tmp
     once while the tools run, once in the last answer.
     """
     (tmp_path / "shop.py").write_text(AGENT)
-    ledger = tmp_path / "effects"
+    ledger, tools = tmp_path / "effects", tmp_path / "hold"
     ledger.touch()
 
     def lines(kind: str) -> list[str]:
@@ -72,6 +76,8 @@ async def test_p6_and_p7_hold_for_a_framework_under_kill_9(serving: Serving, tmp
             session = await client.sessions.create()
             for place in ("first", "tools", "last"):
                 before = (len(model.log.entries), Counter(lines("paid")), len(lines("mail")))
+                if place == "tools":
+                    tools.touch()
                 hold = model.hold(at=4, to=To(said="go", round=0 if place == "first" else 1))
                 receipt = await session.send("go")
                 if place == "tools":
@@ -82,6 +88,7 @@ async def test_p6_and_p7_hold_for_a_framework_under_kill_9(serving: Serving, tmp
                 assert owner is not None
                 await owner.kill()
                 model.calm()
+                tools.unlink(missing_ok=True)
                 turn = await session.turn(receipt.turn, wait=timedelta(seconds=20))
                 assert turn["status"] == "completed", turn
                 assert texts(turn) == ["Let me see about that.", ANSWER]

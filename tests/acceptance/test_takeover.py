@@ -41,7 +41,7 @@ async def measure_takeovers(fleet: Fleet, kills: int, ledger: Ledger) -> None:
     async with Client(fleet.urls, retry=STUBBORN) as client:
         session = await client.sessions.create()
         for number in range(kills):
-            script = {"id": f"t{number}", "do": [], "words": 40, "pace_ms": 10}
+            script = {"id": f"t{number}", "do": [], "words": 40, "pace_ms": 10, "first_pace_ms": 100}
             receipt = await session.send(json.dumps(script))
             owner, _ = await running(fleet, ledger, script)
             killed = asyncio.get_running_loop().time()
@@ -82,7 +82,7 @@ async def survive_pauses(fleet: Fleet, pauses: int, ledger: Ledger, database: Pa
             session = await client.sessions.create()
             # Every other replica is stopped at the worst moment: a result in its hands, about to be recorded.
             do = ["keyed", "once", "transactional"] if number % 2 else ["keyed", "halt", "once"]
-            script = {"id": f"z{number}", "do": do, "words": 10, "pace_ms": 15, "voice": "own"}
+            script = {"id": f"z{number}", "do": do, "words": 10, "pace_ms": 15, "first_pace_ms": 40, "voice": "own"}
             said = Said(script, await session.send(json.dumps(script)))
             zombie, _ = await running(fleet, ledger, script, step=number % 4 if number % 2 else 1)
             if number % 2:

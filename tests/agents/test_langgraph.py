@@ -535,6 +535,7 @@ class Parcel(BaseModel):
 
 async def test_a_client_cannot_have_objects_made():
     """Details of an item that a client brought in name a class: it is not called, and the item is what it says."""
+    Evil.made.clear()
     forged = ormsgpack.Ext(1, ormsgpack.packb([Evil.__module__, "Evil", [1]]))
     packed = base64.b64encode(ormsgpack.packb(forged)).decode()
     item: Any = {

@@ -177,7 +177,7 @@ async def test_tools_run_side_by_side():
         """Meet."""
         if who == "b":
             other.set()
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(20):
             await other.wait()
             await asyncio.sleep(0.01 if who == "a" else 0)
         return who

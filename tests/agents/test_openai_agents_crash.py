@@ -194,14 +194,28 @@ def simple(model: Any) -> Agent:
     return Agent("Simple", instructions="simple", tools=[pay], model=model)
 
 
-async def cut(server: ModelServer, wire: Wire, at: int, *, serve: Callable[[Agent], OpenAIAgent] = OpenAIAgent) -> Any:
-    """The replica dies when the model has said `at` deltas; a reader on the other one follows from beginning to end."""
-    world, ref, frames = await cut_off(server, lambda: serve(simple(model_of(server, wire))).run, at)
+async def cut(
+    server: ModelServer,
+    wire: Wire,
+    at: int,
+    *,
+    serve: Callable[[Agent], OpenAIAgent] = OpenAIAgent,
+    until: Callable[[list[Any]], Any] = lambda frames: True,
+) -> Any:
+    """The replica dies when the model has said `at` deltas, and a reader on the other one, which follows from beginning
+    to end, has of it what `until` says.
+    """
+    world, ref, frames = await cut_off(server, lambda: serve(simple(model_of(server, wire))).run, at, until=until)
     log = await world.log(ref)
     for one in world.ones:
         await one.replica.drain()
         await one.replica.stop()
     return ref, log, frames
+
+
+def said(frames: list[Any]) -> str:
+    """What a reader was shown of the answer. A replica may die before it has shown what the model sent it."""
+    return "".join(streamed(frames).values())
 
 
 @pytest.mark.parametrize("wire", WIRES)
@@ -231,7 +245,7 @@ async def test_an_answer_that_diverges_is_closed(at: int):
     """A model that says something else after the crash: what was shown is closed as incomplete, the new begins anew."""
     answers = iter(["one two three four five six seven eight nine", "Something else entirely."])
     async with ModelServer(lambda shown: next(answers)) as server:
-        _, log, frames = await cut(server, "chat", at)
+        _, log, frames = await cut(server, "chat", at, until=said)
         done = [json.loads(event.data)["item"] for event in log if event.type == "item.done"]
         assert [item["status"] for item in done] == ["incomplete", "completed"]
         assert text_of(done[1]) == "Something else entirely."
@@ -247,7 +261,11 @@ async def test_prefill():
 
     async with ModelServer(script) as server:
         _, log, frames = await cut(
-            server, "chat", 4, serve=lambda agent: OpenAIAgent(agent, prefill="continue_final_message")
+            server,
+            "chat",
+            4,
+            serve=lambda agent: OpenAIAgent(agent, prefill="continue_final_message"),
+            until=said,
         )
         done = [json.loads(event.data)["item"] for event in log if event.type == "item.done"]
         assert [text_of(item) for item in done] == [words]

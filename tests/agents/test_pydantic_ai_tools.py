@@ -352,7 +352,7 @@ async def test_a_run_that_does_not_end_is_ended(how: str, model: ModelServer) ->
         await asyncio.Event().wait()
         return "never"
 
-    tuning = Tuning(turn_deadline=timedelta(seconds=30 if how == "cancelled" else 0.5))
+    tuning = Tuning(turn_deadline=timedelta(seconds=30 if how == "cancelled" else 2))
     async with fleet(PydanticAgent(agent).run, tuning=tuning) as world:
         ref = await world.session()
         receipt = await world.say(ref, "go")

@@ -103,6 +103,7 @@ class Replica:
         task = asyncio.create_task(self._serve(reader, writer))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
+        task.add_done_callback(lambda _: writer.close())  # also if it was cancelled before it began
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
@@ -121,8 +122,6 @@ class Replica:
                     return
         except ConnectionError:
             pass
-        finally:
-            writer.close()
 
 
 async def _read(reader: asyncio.StreamReader) -> Request | None:

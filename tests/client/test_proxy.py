@@ -55,13 +55,13 @@ class Wire:
         self.writer.write(text)
 
     async def hear(self, size: int) -> bytes:
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(20):
             return await self.reader.readexactly(size)
 
     async def ending(self) -> tuple[bytes, str]:
         """What still arrives, and whether the connection was reset or finished."""
         heard = b""
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(20):
             try:
                 while piece := await self.reader.read(4096):
                     heard += piece

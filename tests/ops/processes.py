@@ -5,8 +5,8 @@ import os
 import re
 import signal
 import sys
-from collections.abc import AsyncIterator, Mapping, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 from typing import NamedTuple, TypeAlias
 
@@ -39,6 +39,22 @@ async def stuck(turn):
 
 def plain(turn): ...
 """
+
+
+FORKING = """
+import os, time
+from pathlib import Path
+
+if worker := os.fork():
+    Path(os.environ["WORKERS"], str(worker)).touch()
+else:
+    time.sleep(60)
+    os._exit(0)
+
+async def answer(turn):
+    await turn.say(f"hello from {os.getpid()}")
+"""
+"""An agent with a worker that outlives it and holds open whatever it inherits, as pools of processes do."""
 
 
 class Ready(NamedTuple):
@@ -80,11 +96,18 @@ async def run(*arguments: str, cwd: Path, stdin: bytes = b"", variables: Variabl
     )
     try:
         out, err = await process.communicate(stdin)
-    finally:
-        if process.returncode is None:
-            process.kill()
+    except BaseException:
+        await ended(process)
+        raise
     assert process.returncode is not None
     return Finished(process.returncode, out.decode(), err.decode())
+
+
+async def ended(process: asyncio.subprocess.Process) -> None:
+    """End it, and read what it says to the end: a pipe that is left open is a fault of the next test's."""
+    if process.returncode is None:
+        process.kill()
+    await process.communicate()
 
 
 class Running:
@@ -126,6 +149,17 @@ class Running:
         return await asyncio.wait_for(self.process.wait(), 15)
 
 
+@contextmanager
+def workers(folder: Path) -> Iterator[dict[str, str]]:
+    """The variables for agents that fork; their workers are ended with the block."""
+    folder.mkdir()
+    try:
+        yield {"WORKERS": str(folder)}
+    finally:
+        for worker in folder.iterdir():
+            kill(int(worker.name))
+
+
 @asynccontextmanager
 async def serving(
     *arguments: str, cwd: Path, replicas: int = 1, variables: Variables | None = None
@@ -151,10 +185,9 @@ async def serving(
     finally:
         if process.returncode is None:
             process.kill()
-        await process.wait()
         for pid in running.pids.values():
             kill(pid)
-        await asyncio.gather(*readers)
+        await asyncio.gather(process.wait(), *readers)
 
 
 async def _read(stream: asyncio.StreamReader | None, lines: list[str]) -> None:

@@ -13,7 +13,19 @@ from dalsegno.client import Client
 from dalsegno.ops.config import Config
 from dalsegno.ops.place import Place
 from dalsegno.ops.supervisor import replicas
-from tests.ops.processes import Running, alive, command, environment, free_ports, kill, run, serving
+from tests.ops.processes import (
+    FORKING,
+    Running,
+    alive,
+    command,
+    ended,
+    environment,
+    free_ports,
+    kill,
+    run,
+    serving,
+    workers,
+)
 from tests.support import wait_until
 
 
@@ -53,6 +65,19 @@ async def test_a_killed_replica_is_started_again_under_its_name(tmp_path: Path):
         assert any("r2" in line and "SIGKILL" in line for line in server.errors)
         assert await server.end() == 0
         assert any("r1 dalsegno.serve: SIGTERM" in line for line in server.errors), "a line says whose it is"
+
+
+async def test_a_replica_is_started_again_though_a_worker_of_its_outlives_it(tmp_path: Path):
+    """What a process forked holds open what it inherited, for as long as it likes: the process is gone all the same."""
+    (tmp_path / "forking.py").write_text(FORKING)
+    with workers(tmp_path / "workers") as variables:
+        async with serving("forking.py:answer", cwd=tmp_path, replicas=2, variables=variables) as server:
+            kill(server.pids["r2"])
+            await server.until_ready(3)
+            for worker in (tmp_path / "workers").iterdir():
+                assert alive(int(worker.name))
+                kill(int(worker.name))  # or the end of what the fleet says would not come before its own
+            assert await server.end() == 0
 
 
 async def test_sighup_restarts_one_after_another(tmp_path: Path):
@@ -190,17 +215,20 @@ async def test_a_fleet_outlives_whoever_read_its_first_lines(tmp_path: Path):
     with os.fdopen(reading) as lines:
         url = (await asyncio.to_thread(lines.readline)).split()[1]
     running = Running(process)
-    async with httpx2.AsyncClient() as http:
+    try:
+        async with httpx2.AsyncClient() as http:
 
-        async def both() -> bool:
-            # each time over a new connection, for the kernel to choose
-            answer = await http.get(f"{url}/health", headers={"connection": "close"})
-            seen.add(answer.json()["replica"])
-            return seen == {"r1", "r2"}
+            async def both() -> bool:
+                # each time over a new connection, for the kernel to choose
+                answer = await http.get(f"{url}/health", headers={"connection": "close"})
+                seen.add(answer.json()["replica"])
+                return seen == {"r1", "r2"}
 
-        seen: set[str] = set()
-        await wait_until(both, description="both replicas have answered", timeout=20)
-    assert await running.end() == 0
+            seen: set[str] = set()
+            await wait_until(both, description="both replicas have answered", timeout=20)
+        assert await running.end() == 0
+    finally:
+        await ended(process)
 
 
 def place() -> Place:

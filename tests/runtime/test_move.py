@@ -696,6 +696,11 @@ async def _talked_through(a: Fleet, b: Fleet) -> list[str]:
                 except Unavailable:
                     place, world = place + 1, None
                     await asyncio.sleep(0.001)
+                except Refused as refusal:  # turns are slower than those who ask for them, where the machine is busy
+                    if refusal.code != "queue_full":
+                        raise
+                    world = None
+                    await asyncio.sleep(0.001)
         return said
 
     async def move() -> None:

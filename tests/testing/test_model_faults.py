@@ -40,7 +40,7 @@ async def test_an_answer_is_held_exactly_where_a_test_wants_it(provider: Provide
         hold, so_far = model.hold(at), Got()
 
         asking = asyncio.create_task(provider.stream(HELLO, seen=partial(keep, so_far)))
-        await asyncio.wait_for(hold.reached(), 5)
+        await asyncio.wait_for(hold.reached(), 20)
         entry = model.log.entries[-1]
         assert (entry.sent, entry.ended, entry.deltas) == (at, "open", DELTAS)
         await wait_until(partial(has, so_far, at), description=f"{at} deltas had arrived")
@@ -54,7 +54,7 @@ async def test_a_hold_is_for_the_first_that_fits(provider: Provider, model: Mode
     """Others pass, and so does the same question asked again: a successor is not held where its predecessor was."""
     hold = model.hold(2, to=To(said="hell"))
     held = asyncio.create_task(provider.stream(HELLO))
-    await asyncio.wait_for(hold.reached(), 5)
+    await asyncio.wait_for(hold.reached(), 20)
     assert (await provider.stream(OTHER)).text == WORDS
     assert (await provider.stream(HELLO)).text == WORDS
     hold.release()
@@ -80,7 +80,7 @@ async def test_what_is_meant_for_further_on_happens_at_the_end(provider: Provide
     hold = model.hold(99)
     model.plan(Die(at=99))
     asking = asyncio.create_task(provider.stream(HELLO))
-    await asyncio.wait_for(hold.reached(), 5)
+    await asyncio.wait_for(hold.reached(), 20)
     assert model.log.entries[-1].sent == DELTAS
     hold.release()
     with pytest.raises(Exception, match=r"(?i)connection|closed"):
@@ -161,7 +161,7 @@ async def test_a_client_that_leaves_is_noticed(provider: Provider, model: ModelS
     """Also while its answer is held; what it had been sent stands in the log."""
     hold = model.hold(2)
     asking = asyncio.create_task(provider.stream(HELLO))
-    await asyncio.wait_for(hold.reached(), 5)
+    await asyncio.wait_for(hold.reached(), 20)
     asking.cancel()
     await wait_until(lambda: model.log.entries[-1].ended == "left", description="the client was seen to leave")
     assert model.log.entries[-1].sent == 2
@@ -172,7 +172,7 @@ async def test_a_server_leaves_with_answers_open() -> None:
     async with ModelServer(by_words({}, otherwise=WORDS)) as server, providers(server) as clients:
         hold = server.hold(1)
         asking = asyncio.create_task(clients["chat"].stream(HELLO))
-        await asyncio.wait_for(hold.reached(), 5)
+        await asyncio.wait_for(hold.reached(), 20)
         await server.__aexit__()
         with pytest.raises(openai.APIConnectionError):
             await asking

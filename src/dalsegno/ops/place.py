@@ -5,7 +5,6 @@ new ──► starting ──► ready ──► leaving ──► gone ──�
 
 import asyncio
 import signal
-import socket
 import sys
 from asyncio.subprocess import DEVNULL, Process
 from collections.abc import Callable
@@ -16,6 +15,7 @@ import msgspec
 
 from dalsegno.ops.config import Config
 from dalsegno.ops.lifeline import REPORT_BYTES_MAX, SLACK, Failed, Order, Ready, Report
+from dalsegno.ops.line import line
 
 State = Literal["new", "starting", "ready", "leaving", "gone"]
 REPORT = msgspec.json.Decoder(Report)
@@ -96,18 +96,17 @@ class Place:
 
     async def _run(self) -> int:
         """Start the process, give it its order, take its reports; its exit code."""
-        ours, theirs = socket.socketpair()
-        with ours:
-            with theirs:
+        async with line(limit=REPORT_BYTES_MAX) as lifeline:
+            with lifeline.theirs as theirs:
                 process = self._process = await _spawn(theirs.fileno())
             if self.state == "leaving":  # it was asked to before it was there
                 self._send(signal.SIGTERM)
-            reader, writer = await asyncio.open_connection(sock=ours, limit=REPORT_BYTES_MAX)
-            writer.write(msgspec.json.encode(Order(self._config)) + b"\n")
-            await self._listen(reader)
-            code = await process.wait()
-            writer.close()
-            return code
+            lifeline.writer.write(msgspec.json.encode(Order(self._config)) + b"\n")
+            async with asyncio.TaskGroup() as group:
+                group.create_task(self._listen(lifeline.reader))
+                await process.wait()
+                lifeline.ended()
+            return await process.wait()
 
     def _served(self) -> timedelta:
         now = asyncio.get_running_loop().time()

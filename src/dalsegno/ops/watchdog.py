@@ -37,8 +37,9 @@ class Watchdog:
         self._thread.start()
 
     def stop(self) -> None:
-        """Look no more."""
+        """Look no more: nothing is asked of the loop any more, which may be closed now."""
         self._over.set()
+        self._thread.join()
 
     def _watch(self) -> None:
         still = 0

@@ -270,12 +270,13 @@ async def supervised(
                 await served.leave()
             except TimeoutError:
                 os.killpg(served.pid, signal.SIGKILL)
-                await served.kill()
+        if served.starts:
+            await served.ended()  # with all that it says
 
 
 def free_port(taken: Sequence[int] = ()) -> int:
     """A port of the loopback interface on which nobody listens."""
-    for port in random.sample(PORTS, len(PORTS)):
+    for port in random.SystemRandom().sample(PORTS, len(PORTS)):  # a test may have seeded the other
         if port in taken:
             continue
         with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe, contextlib.suppress(OSError):

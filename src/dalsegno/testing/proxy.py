@@ -16,6 +16,7 @@ import struct
 from collections import deque
 from dataclasses import dataclass, field
 from datetime import timedelta
+from functools import partial
 from typing import Literal, Self, TypeAlias, assert_never
 
 Address: TypeAlias = tuple[str, int]
@@ -159,18 +160,17 @@ class FaultProxy:
 
     def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.counts.accepted += 1
-        task = asyncio.create_task(self._serve(reader, writer))
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
-
-    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         link = _Link(self, writer, self._planned.popleft() if self._planned else None)
         self._links.add(link)
-        try:
-            await link.run(reader)
-        finally:
-            self._links.discard(link)
-            link.close()
+        task = asyncio.create_task(link.run(reader))
+        self._tasks.add(task)
+        task.add_done_callback(partial(self._served, link))
+
+    def _served(self, link: "_Link", task: "asyncio.Task[None]") -> None:
+        # Not at the end of the task's own work, which a task that is cancelled early never begins.
+        self._tasks.discard(task)
+        self._links.discard(link)
+        link.close()
 
     async def connect(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter] | None:
         """The next target in turn that accepts, or None."""

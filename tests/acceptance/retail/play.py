@@ -55,8 +55,8 @@ class Show:
     """
 
     target: str
-    span: float = 26
-    rest: tuple[float, float] = (0.4, 0.8)
+    span: float = 30
+    rest: tuple[float, float] = (0.3, 0.7)
     within: float = 150
 
 

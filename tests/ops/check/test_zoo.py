@@ -10,6 +10,7 @@ from dalsegno.ops.check.report import Report, report
 from dalsegno.ops.check.script import from_words
 from tests.docs.pages import ROOT
 from tests.ops.check.zoo import CLEAN, HIDDEN, LEFT, PATHS
+from tests.ops.processes import FORKING, workers
 
 TWO = ("hello", "there")
 
@@ -57,6 +58,16 @@ async def test_a_clean_agent_passes(tmp_path: Path, what: str):
     found = await checked(tmp_path, CLEAN[what], "hello")
     assert found.clean, found
     assert found.compared.outputs >= 2 and found.compared.processes >= 3 + 2
+
+
+async def test_a_play_ends_with_its_process(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """Also if a worker that the agent forked holds open what the process was listened to by."""
+    with workers(tmp_path / "workers") as variables:
+        for name, value in variables.items():
+            monkeypatch.setenv(name, value)
+        (folder := tmp_path / "agent").mkdir()
+        found = await checked(folder, FORKING, "hello", stop="turn")
+    assert found.compared.outputs == 1
 
 
 async def test_what_changed_without_consequence_is_a_note(tmp_path: Path):

@@ -2,15 +2,15 @@
 
 import asyncio
 import contextlib
-import os
 import sys
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 
 import msgspec
 
 from dalsegno.errors import DalsegnoError
 from dalsegno.ops.check.talk import AnyNote, Order
+from dalsegno.ops.line import line
 
 LINE_BYTES_MAX = 256 * 1024 * 1024
 LAST_WORDS = 1500
@@ -22,36 +22,32 @@ class Failed(DalsegnoError):
 
 async def run(order: Order, *, environment: Mapping[str, str], words: Path, seconds: float) -> list[AnyNote]:
     """What the process noted; what the agent prints goes to `words`. Raises `Failed` if it takes too long."""
-    reading, writing = os.pipe()
-    with words.open("wb") as said:
-        try:
+    async with line(limit=LINE_BYTES_MAX) as told:
+        with told.theirs as theirs, words.open("wb") as said:
             process = await asyncio.create_subprocess_exec(
-                *(sys.executable, "-P", "-m", "dalsegno.ops.check.child", str(writing)),
+                *(sys.executable, "-P", "-m", "dalsegno.ops.check.child", str(theirs.fileno())),
                 cwd=order.folder,
                 env=environment,
                 stdin=asyncio.subprocess.PIPE,
                 stdout=said,
                 stderr=said,
-                pass_fds=[writing],
+                pass_fds=[theirs.fileno()],
             )
+        try:
+            async with asyncio.timeout(seconds), asyncio.TaskGroup() as group:
+                noting = group.create_task(_noted(told.reader))
+                assert process.stdin is not None
+                process.stdin.write(msgspec.json.encode(order))
+                process.stdin.close()
+                await process.wait()
+                told.ended()
+            return noting.result()
+        except TimeoutError:
+            raise Failed(f"a process of the {order.play} play did not come to its end in {seconds:g} s") from None
         finally:
-            os.close(writing)
-    notes: list[AnyNote] = []
-    try:
-        async with asyncio.timeout(seconds):
-            assert process.stdin is not None
-            process.stdin.write(msgspec.json.encode(order))
-            process.stdin.close()
-            async for line in _lines(reading):
-                notes.append(msgspec.json.decode(line, type=AnyNote))
+            with contextlib.suppress(ProcessLookupError):
+                process.kill()
             await process.wait()
-    except TimeoutError:
-        raise Failed(f"a process of the {order.play} play did not come to its end in {seconds:g} s") from None
-    finally:
-        with contextlib.suppress(ProcessLookupError):
-            process.kill()
-        await process.wait()
-    return notes
 
 
 def last_words(words: Path) -> str:
@@ -59,12 +55,5 @@ def last_words(words: Path) -> str:
     return words.read_text("utf-8", "replace")[-LAST_WORDS:].strip()
 
 
-async def _lines(descriptor: int) -> AsyncIterator[bytes]:
-    reader, pipe = asyncio.StreamReader(limit=LINE_BYTES_MAX), os.fdopen(descriptor, "rb")
-    loop = asyncio.get_running_loop()
-    transport, _ = await loop.connect_read_pipe(lambda: asyncio.StreamReaderProtocol(reader), pipe)
-    try:
-        async for line in reader:
-            yield line
-    finally:
-        transport.close()
+async def _noted(reader: asyncio.StreamReader) -> list[AnyNote]:
+    return [msgspec.json.decode(note, type=AnyNote) async for note in reader]
