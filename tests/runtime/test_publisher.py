@@ -3,8 +3,10 @@ nothing stays behind a turn.
 """
 
 import asyncio
+import weakref
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
+from contextvars import ContextVar
 
 import pytest
 
@@ -20,6 +22,7 @@ from dalsegno.testing.conformance.acts import session
 from tests.support import wait_until
 
 Failures = Mapping[Ref, DalsegnoError | LeaseLost]
+KEPT: ContextVar[object] = ContextVar("kept")
 
 
 class Tier(MemoryHot):
@@ -32,6 +35,8 @@ class Tier(MemoryHot):
         self.answers = asyncio.Event()
         self.answers.set()
         self.fails = False
+        self.raises: BaseException | None = None
+        self.keeps: DalsegnoError | None = None
         self.refuses: dict[Ref, DalsegnoError | LeaseLost] = {}
 
     async def publish(self, batches: Sequence[Batch]) -> Failures:
@@ -40,11 +45,15 @@ class Tier(MemoryHot):
         await self.answers.wait()
         if self.fails:
             raise Unavailable("not now", outcome="not_applied")
+        if self.raises is not None:
+            raise self.raises
         refused = {batch.ref: self.refuses[batch.ref] for batch in batches if batch.ref in self.refuses}
         return {**refused, **await super().publish([batch for batch in batches if batch.ref not in refused])}
 
     async def clear(self, ref: Ref, epoch: int) -> None:
         self.asked.append("clear")
+        if self.keeps is not None:
+            raise self.keeps
         await super().clear(ref, epoch)
 
 
@@ -82,9 +91,9 @@ async def pressing(hot: Tier) -> AsyncIterator[Press]:
     await press.stop()
 
 
-def publishing(press: Press, number: int = 1, *, lost: list[int] | None = None) -> Publisher:
+def publishing(press: Press, number: int = 1, *, lost: list[int] | None = None, epoch: int = 1) -> Publisher:
     ref, noted = session(number), [] if lost is None else lost
-    lease = Lease(ref.tenant, ref.id, epoch=1, turn=2, attempt=1, owner="r1")
+    lease = Lease(ref.tenant, ref.id, epoch=epoch, turn=2, attempt=1, owner="r1")
     return Publisher(lease, press=press, on_lost=lambda: noted.append(number))
 
 
@@ -120,6 +129,7 @@ async def test_what_many_say_goes_together(hot: Tier):
             assert len(asyncio.all_tasks() - before) == 1
             await wait_until(lambda: len(hot.asked) == len(ones), description="all of it is out")
             assert set(hot.asked) == {text}
+            await wait_until(lambda: len(asyncio.all_tasks() - before) == 1, description="one task waits for more")
         assert hot.calls == 4
 
 
@@ -285,3 +295,98 @@ async def test_the_press_stops_with_its_replica(hot: Tier):
         publishing(press).push(word(0, "slow"))
         await wait_until(lambda: hot.asked == ["slow"], description="it is under way")
     await wait_until(lambda: asyncio.all_tasks() == before, description="no task is left")
+
+
+@pytest.mark.parametrize("raised", [ValueError("a defect"), LeaseLost("stale"), asyncio.CancelledError()])
+async def test_whatever_a_tier_raises_what_it_did_not_take_goes_again(hot: Tier, raised: BaseException):
+    """No session is kept away for good by what happened to it, or to others beside it."""
+    async with pressing(hot) as press:
+        ones = [publishing(press, number) for number in (1, 2)]
+        hot.raises = raised
+        for one in ones:
+            one.push(word(0, "hel"))
+        await wait_until(lambda: hot.calls == 1, description="the tier raises it")
+        hot.raises = None
+        for one in ones:
+            one.push(word(3, "lo"))
+        await wait_until(lambda: _text(hot, 1, "hello"), description="all of it has arrived")
+        await wait_until(lambda: _text(hot, 2, "hello"), description="and of the other")
+
+
+async def test_what_cannot_be_forgotten_keeps_nobody(hot: Tier, monkeypatch: pytest.MonkeyPatch):
+    """A step that one session's part of the tier will not forget is replaced; the others hear nothing of it."""
+    monkeypatch.setattr(publisher, "AGAIN_SECONDS", 3600)
+    async with pressing(hot) as press:
+        one, other = publishing(press, 1), publishing(press, 2)
+        for late in (one, other):
+            late.push(word(0, "first"))
+        await wait_until(lambda: hot.asked == ["first"] * 2, description="both are out")
+        hot.keeps = Unavailable("not now", outcome="not_applied")
+        one.close()
+        one.push(word(0, "next", base=9))
+        other.push(word(5, "!"))
+        await wait_until(lambda: len(hot.asked) == 5, description="both go on in one round")
+        assert sorted(hot.asked[2:]) == ["!", "clear", "next"]
+
+
+async def test_a_zombie_takes_nobody_along(hot: Tier):
+    """Both turns of one session run here, and speak in one moment: one of them is refused, and the owner is not. P4."""
+    async with pressing(hot) as press:
+        lost = list[int]()
+        zombie, owner = publishing(press, lost=lost), publishing(press, lost=lost, epoch=2)
+        await hot.fence(session(), 2)
+        zombie.push(word(0, "boo"))
+        owner.push(word(0, "mine"))
+        await wait_until(lambda: sorted(hot.asked) == ["boo", "mine"], description="both have gone out")
+        await wait_until(lambda: _text(hot, 1, "mine"), description="it is the owner's")
+        await wait_until(lambda: lost == [1], description="the zombie is told")
+        owner.push(word(4, "!"))
+        await wait_until(lambda: _text(hot, 1, "mine!"), description="the owner goes on")
+        assert lost == [1]
+
+
+async def test_a_step_that_closes_as_it_goes_out_is_forgotten_behind(hot: Tier):
+    """The model ends in the moment in which its last word is sent: the word is cleared after it, and not before."""
+    for rounds in range(6):
+        async with pressing(hot) as press:
+            one = publishing(press)
+            one.push(word(0, "last"))
+            for _ in range(rounds):
+                await asyncio.sleep(0)
+            one.close()
+            one.leave()
+            await wait_until(lambda: hot.asked in ([], ["last", "clear"]), description="it is out and over, or neither")
+            await wait_until(lambda: _text(hot, 1, ""), description="nothing is left of it")
+            hot.asked.clear()
+
+
+async def test_nothing_goes_out_behind_its_stop(hot: Tier):
+    """A turn that was left behind, a zombie for instance, still speaks: nobody is told."""
+    async with pressing(hot) as press:
+        one = publishing(press)
+        one.push(word(0, "said"))
+        await wait_until(lambda: hot.asked == ["said"], description="it is out")
+    one.push(word(4, "unsaid"))
+    for _ in range(10):
+        await asyncio.sleep(0)
+    assert hot.asked == ["said"]
+
+
+async def test_a_turn_that_is_over_is_let_go_of(hot: Tier):
+    """What a framework keeps in its task's context goes with the turn, though the turn was the first to speak."""
+
+    class Kept:
+        pass
+
+    async def turn(press: Press) -> "weakref.ref[Kept]":
+        kept = Kept()
+        KEPT.set(kept)
+        one = publishing(press)
+        one.push(word(0, "said"))
+        await wait_until(lambda: hot.asked == ["said"], description="it is out")
+        one.leave()
+        return weakref.ref(kept)
+
+    async with pressing(hot) as press:
+        kept = await asyncio.create_task(turn(press))
+        await wait_until(lambda: kept() is None, description="nobody has it")

@@ -4,13 +4,18 @@ Losing pieces costs latency only (P10); being refused means that the session has
 """
 
 import asyncio
+import logging
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from contextvars import Context
 
 from dalsegno.core.lease import Lease
 from dalsegno.core.stream import Piece
-from dalsegno.errors import DalsegnoError, LeaseLost
+from dalsegno.errors import DalsegnoError, LeaseLost, Unavailable
 from dalsegno.ports import Batch, Hot, Ref
 from dalsegno.runtime.hub import Hub
+
+log = logging.getLogger("dalsegno.publisher")
 
 PACE_SECONDS = 0.002
 """Between two rounds: a model that says everything at once would otherwise cost one for each word."""
@@ -37,10 +42,13 @@ class Press:
         """A task is on its way to the next round."""
         self._idle: asyncio.Future[None] | None = None
         """A task waits for something to do."""
+        self._stopped = False
 
     def want(self, publisher: "Publisher") -> None:
         """It has something for the next round: when the loop next comes round, or when it is time."""
         self._due.append(publisher)
+        if self._stopped:
+            return
         if self._idle is not None:
             self._idle.set_result(None)
             self._idle, self._comes = None, True
@@ -49,15 +57,22 @@ class Press:
 
     async def stop(self) -> None:
         """Publish no more."""
+        self._stopped = True
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
 
     def _begin(self) -> None:
         self._comes = True
-        task = asyncio.get_running_loop().create_task(self._run())
+        context = Context()  # not that of the turn that speaks first: it would be held
+        task = asyncio.get_running_loop().create_task(self._run(), context=context)
         self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+        task.add_done_callback(self._ended, context=context)
+
+    def _ended(self, task: "asyncio.Task[None]") -> None:
+        self._tasks.discard(task)
+        if not task.cancelled() and (error := task.exception()) is not None:
+            log.error("the hot tier has a defect", exc_info=error)
 
     async def _run(self) -> None:
         """Rounds, until another task has begun one meanwhile, because this one waited for the hot tier."""
@@ -79,21 +94,28 @@ class Press:
         self._comes = False
         if self._due:
             self._begin()
-        return [publisher for publisher in due if publisher.show()]
+        sending: dict[Ref, Publisher] = {}
+        for publisher in due:
+            if publisher.ref in sending:  # a session's next turn, behind its last one, or beside a zombie
+                self.want(publisher)
+            elif publisher.show():
+                sending[publisher.ref] = publisher
+        return [*sending.values()]
 
     async def _send(self, sending: "Sequence[Publisher]") -> None:
-        failed: Mapping[Ref, DalsegnoError | LeaseLost] = {}
+        unsaid = Unavailable("the hot tier did not say")
+        failed: Mapping[Ref, DalsegnoError | LeaseLost] = dict.fromkeys((one.ref for one in sending), unsaid)
         try:
-            done = [publisher for publisher in sending if publisher.forgets()]
-            if done:
-                await asyncio.gather(*(self._hot.clear(publisher.ref, publisher.epoch) for publisher in done))
+            # What cannot be forgotten now is replaced by what follows, or expires.
+            forgotten = [self._hot.clear(one.ref, one.epoch) for one in sending if one.forgets()]
+            if forgotten:
+                await asyncio.gather(*forgotten, return_exceptions=True)
             batches = [Batch(one.ref, one.epoch, one.sending) for one in sending if one.sending]
-            if batches:
-                failed = await self._hot.publish(batches)
-        except DalsegnoError as error:
-            failed = {publisher.ref: error for publisher in sending}
-        for publisher in sending:
-            publisher.sent(failed.get(publisher.ref))
+            with suppress(DalsegnoError):
+                failed = await self._hot.publish(batches) if batches else {}
+        finally:  # whatever a tier raises, nobody waits for ever
+            for publisher in sending:
+                publisher.sent(failed.get(publisher.ref))
 
 
 class Publisher:

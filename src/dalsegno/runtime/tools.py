@@ -99,12 +99,16 @@ class ToolBox:
     async def answer(self, call: JsonObject, output: Output) -> None:
         """Record what a call comes to for which no tool is run. What is on record stays as it is."""
         self._parking.check()
+        call_id = str(call["call_id"])
         with self.under_way, self.work.under_way():
-            await self._recorder.be_sure()
-            if str(call["call_id"]) not in self._recorder.journal.outputs:
-                await self._recorder.nothing_new()
-                status = "completed" if output.status == "completed" else "incomplete"
-                await self._record(call, Outcome(output.text, status, output.details, idle=True))
+            async with self.under_way.of[call_id]:
+                await self._recorder.be_sure()
+                if call_id not in self._recorder.journal.outputs:
+                    await self._recorder.nothing_new()
+                    if call_id not in self._recorder.journal.intents:
+                        raise DalsegnoError(f"no model of this turn asked for the call {call_id!r}")
+                    status = "completed" if output.status == "completed" else "incomplete"
+                    await self._record(call, Outcome(output.text, status, output.details, idle=True))
 
     async def ask(self, call_id: str, question: str, *, within: timedelta | None) -> str:
         """The answer to a question of the agent; parks until there is one."""
@@ -122,7 +126,8 @@ class ToolBox:
     async def _one(self, call: JsonObject) -> str | Action:
         self._parking.check()
         with self.under_way, self.work.under_way():
-            return await self._carry_out(call)
+            async with self.under_way.of[str(call["call_id"])]:
+                return await self._carry_out(call)
 
     async def _carry_out(self, call: JsonObject) -> str | Action:
         journal, call_id = self._recorder.journal, str(call["call_id"])

@@ -5,6 +5,7 @@ what it has begun inside itself is not at work.
 """
 
 import asyncio
+from collections import defaultdict
 from collections.abc import Coroutine, Sequence
 from contextlib import AbstractContextManager
 from contextvars import ContextVar
@@ -97,6 +98,8 @@ class Calls:
     def __init__(self) -> None:
         self._under_way = 0
         self._over = asyncio.Event()
+        self.of: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
+        """Whoever asks for one call at the same time as others gets what it comes to for the first."""
 
     def __bool__(self) -> bool:
         return self._under_way > 0
