@@ -18,7 +18,7 @@ Asks = Callable[[Turn, Any, asyncio.Event], Awaitable[Any]]
 
 
 async def perform_twice(turn: Turn, call: Any, begun: asyncio.Event) -> None:
-    assert await asyncio.gather(turn.perform([call]), turn.perform([call])) == [["paid"], ["paid"]]
+    assert list(await asyncio.gather(turn.perform([call]), turn.perform([call]))) == [["paid"], ["paid"]]
 
 
 async def perform_again_after_letting_go(turn: Turn, call: Any, begun: asyncio.Event) -> None:
