@@ -6,16 +6,18 @@ Losing pieces costs latency only (P10); being refused means that the session has
 import asyncio
 import logging
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
 from contextvars import Context
+from typing import TypeAlias
 
 from dalsegno.core.lease import Lease
 from dalsegno.core.stream import Piece
-from dalsegno.errors import DalsegnoError, LeaseLost, Unavailable
+from dalsegno.errors import DalsegnoError, LeaseLost
 from dalsegno.ports import Batch, Hot, Ref
 from dalsegno.runtime.hub import Hub
 
 log = logging.getLogger("dalsegno.publisher")
+
+Failures: TypeAlias = Mapping[Ref, DalsegnoError | LeaseLost]
 
 PACE_SECONDS = 0.002
 """Between two rounds: a model that says everything at once would otherwise cost one for each word."""
@@ -103,19 +105,19 @@ class Press:
         return [*sending.values()]
 
     async def _send(self, sending: "Sequence[Publisher]") -> None:
-        unsaid = Unavailable("the hot tier did not say")
-        failed: Mapping[Ref, DalsegnoError | LeaseLost] = dict.fromkeys((one.ref for one in sending), unsaid)
+        failed: Failures | None = None
         try:
             # What cannot be forgotten now is replaced by what follows, or expires.
-            forgotten = [self._hot.clear(one.ref, one.epoch) for one in sending if one.forgets()]
+            forgotten = [self._hot.clear(one.ref, one.epoch) for one in sending if one.forgets]
             if forgotten:
                 await asyncio.gather(*forgotten, return_exceptions=True)
             batches = [Batch(one.ref, one.epoch, one.sending) for one in sending if one.sending]
-            with suppress(DalsegnoError):
-                failed = await self._hot.publish(batches) if batches else {}
+            failed = await self._hot.publish(batches) if batches else {}
+        except DalsegnoError:
+            failed = None
         finally:  # whatever a tier raises, nobody waits for ever
             for publisher in sending:
-                publisher.sent(failed.get(publisher.ref))
+                publisher.sent(failed)
 
 
 class Publisher:
@@ -126,6 +128,8 @@ class Publisher:
         self.epoch = lease.epoch
         self.sending: Sequence[Piece] = ()
         """What is on its way to the hot tier."""
+        self.forgets = False
+        """The step before is forgotten first."""
         self._press = press
         self._on_lost = on_lost
         self._fresh: list[Piece] = []
@@ -174,17 +178,14 @@ class Publisher:
             return False
         self._away = True
         self.sending, self._unsent = self._unsent, []
+        self.forgets, self._done = self._done, False
         return True
 
-    def forgets(self) -> bool:
-        """Whether the step before is to be forgotten first; to be asked once."""
-        done, self._done = self._done, False
-        return done
-
-    def sent(self, error: DalsegnoError | LeaseLost | None) -> None:
-        """The hot tier has accepted what was being sent; or why not."""
+    def sent(self, failed: Failures | None) -> None:
+        """The hot tier has accepted what was being sent, of all but these. None = it did not say."""
         pieces, self.sending = self.sending, ()
-        if isinstance(error, DalsegnoError):
+        error = failed.get(self.ref) if failed else None
+        if failed is None or isinstance(error, DalsegnoError):
             # These go with what comes next, or by themselves: what the hot tier has of a step has no gaps.
             if not (self._done or self._over):
                 self._unsent = [*pieces, *self._unsent]
