@@ -208,7 +208,8 @@ class _Link:
     async def run(self, reader: asyncio.StreamReader) -> None:
         while isinstance(self.fault, BlackHole):
             await self._proxy.changed()
-        pair = None if isinstance(self.fault, Refuse) and self._own else await self._proxy.connect()
+        # Also one that was on its way in when the proxy began to refuse.
+        pair = None if isinstance(self.fault, Refuse) else await self._proxy.connect()
         if pair is None:
             self.reset()
             return
