@@ -7,7 +7,7 @@ Every method may raise `Unavailable` (the tier did not answer) and `Unreadable` 
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from datetime import timedelta
-from typing import Any, Protocol, TypeVar, runtime_checkable
+from typing import Any, Protocol, TypeAlias, TypeVar, runtime_checkable
 
 from dalsegno.core.append import Decide, Decision, Known
 from dalsegno.core.claim import Claimed
@@ -19,10 +19,13 @@ from dalsegno.core.tool import Call, Output, Tool, ToolFunction, Transaction, Un
 from dalsegno.errors import DalsegnoError, LeaseLost
 
 __all__ = ["Agent", "Blobs", "Cache", "Fleet", "Hot", "Ids", "Log", "Transactions", "Warm"]
-__all__ += ["Batch", "Call", "DidNotHappen", "Finding", "Happened", "Hint", "Known", "Member", "OpenStep"]
+__all__ += ["Batch", "Call", "DidNotHappen", "Failures", "Finding", "Happened", "Hint", "Known", "Member", "OpenStep"]
 __all__ += ["Output", "Page", "Query", "Ref", "Tool", "ToolFunction", "Transaction", "Undo"]
 
 R = TypeVar("R")
+
+Failures: TypeAlias = Mapping[Ref, DalsegnoError | LeaseLost]
+"""Why not, for those sessions whose pieces were not taken."""
 
 
 class Log(Protocol):
@@ -139,9 +142,9 @@ class Hot(Protocol):
     6. What is published together succeeds or fails each by itself.
     """
 
-    async def publish(self, batches: Sequence[Batch]) -> Mapping[Ref, DalsegnoError | LeaseLost]:
-        """Add pieces to open steps, at most one batch for each; why not, for those that were not taken. Pieces with a
-        new `base` replace those of the step before. Raises `Unavailable` where it is the same for all.
+    async def publish(self, batches: Sequence[Batch]) -> Failures:
+        """Add pieces to open steps, at most one batch for each. Pieces with a new `base` replace those of the step
+        before. Raises `Unavailable` where it is the same for all.
         """
         ...
 

@@ -4,7 +4,7 @@ nothing stays behind a turn.
 
 import asyncio
 import weakref
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from contextvars import ContextVar
 
@@ -13,7 +13,7 @@ import pytest
 from dalsegno.core.lease import Lease
 from dalsegno.core.stream import Piece
 from dalsegno.errors import DalsegnoError, LeaseLost, Unavailable
-from dalsegno.ports import Batch, Ref
+from dalsegno.ports import Batch, Failures, Ref
 from dalsegno.runtime import publisher
 from dalsegno.runtime.hub import Hub
 from dalsegno.runtime.publisher import Press, Publisher
@@ -21,7 +21,6 @@ from dalsegno.stores.memory import MemoryDatabase, MemoryHot, MemoryLog
 from dalsegno.testing.conformance.acts import session
 from tests.support import wait_until
 
-Failures = Mapping[Ref, DalsegnoError | LeaseLost]
 KEPT: ContextVar[object] = ContextVar("kept")
 
 
@@ -76,6 +75,13 @@ def shown(press: Press) -> str:
 
 async def until_shown(press: Press, text: str) -> None:
     await wait_until(lambda: shown(press) == text, description=f"readers here have {text}")
+
+
+async def say_slowly(press: Press, one: Publisher, text: str) -> None:
+    """A letter at a time, each shown before the next is said."""
+    for at, letter in enumerate(text):
+        one.push(word(at, letter))
+        await until_shown(press, text[: at + 1])
 
 
 @pytest.fixture
@@ -166,9 +172,7 @@ async def test_readers_here_do_not_wait_for_the_tier(hot: Tier):
     async with pressing(hot) as press:
         one = publishing(press)
         hot.answers.clear()
-        for at, letter in enumerate("hello"):
-            one.push(word(at, letter))
-            await until_shown(press, "hello"[: at + 1])
+        await say_slowly(press, one, "hello")
         assert hot.asked == ["h"]
         hot.answers.set()
         await wait_until(lambda: hot.asked == ["h", "ello"], description="the rest goes together")
@@ -180,9 +184,7 @@ async def test_a_tier_that_stays_away_costs_little(hot: Tier, monkeypatch: pytes
     async with pressing(hot) as press:
         one = publishing(press)
         hot.answers.clear()
-        for at, letter in enumerate("abcdef"):
-            one.push(word(at, letter))
-            await until_shown(press, "abcdef"[: at + 1])
+        await say_slowly(press, one, "abcdef")
         hot.answers.set()
         await wait_until(lambda: hot.asked == ["a", "f"], description="what came last goes")
 

@@ -1,11 +1,11 @@
 """The hot and the cold tier, watched: whether they answer is noted where they are used. Promises are the inner ones."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import AbstractAsyncContextManager
 from datetime import timedelta
 
-from dalsegno.errors import DalsegnoError, LeaseLost, Unavailable
-from dalsegno.ports import Batch, Blobs, Cache, Hint, Hot, OpenStep, Ref
+from dalsegno.errors import Unavailable
+from dalsegno.ports import Batch, Blobs, Cache, Failures, Hint, Hot, OpenStep, Ref
 from dalsegno.runtime.watch import Watch
 
 
@@ -16,7 +16,7 @@ class WatchedHot:
         self._inner = inner
         self._watch = watch
 
-    async def publish(self, batches: Sequence[Batch]) -> Mapping[Ref, DalsegnoError | LeaseLost]:
+    async def publish(self, batches: Sequence[Batch]) -> Failures:
         failed = await self._watch.seen(self._inner.publish(batches))
         for error in failed.values():
             if isinstance(error, Unavailable):

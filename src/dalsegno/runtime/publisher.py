@@ -5,19 +5,16 @@ Losing pieces costs latency only (P10); being refused means that the session has
 
 import asyncio
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from contextvars import Context
-from typing import TypeAlias
 
 from dalsegno.core.lease import Lease
 from dalsegno.core.stream import Piece
-from dalsegno.errors import DalsegnoError, LeaseLost
-from dalsegno.ports import Batch, Hot, Ref
+from dalsegno.errors import DalsegnoError
+from dalsegno.ports import Batch, Failures, Hot, Ref
 from dalsegno.runtime.hub import Hub
 
 log = logging.getLogger("dalsegno.publisher")
-
-Failures: TypeAlias = Mapping[Ref, DalsegnoError | LeaseLost]
 
 PACE_SECONDS = 0.002
 """Between two rounds: a model that says everything at once would otherwise cost one for each word."""
@@ -48,9 +45,9 @@ class Press:
 
     def want(self, publisher: "Publisher") -> None:
         """It has something for the next round: when the loop next comes round, or when it is time."""
-        self._due.append(publisher)
         if self._stopped:
             return
+        self._due.append(publisher)
         if self._idle is not None:
             self._idle.set_result(None)
             self._idle, self._comes = None, True
@@ -114,7 +111,7 @@ class Press:
             batches = [Batch(one.ref, one.epoch, one.sending) for one in sending if one.sending]
             failed = await self._hot.publish(batches) if batches else {}
         except DalsegnoError:
-            failed = None
+            pass
         finally:  # whatever a tier raises, nobody waits for ever
             for publisher in sending:
                 publisher.sent(failed)

@@ -5,7 +5,7 @@ The intent is in the log before anything here runs (law 4). What a crash between
 the table in `core.effect`; here it is done.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from datetime import timedelta
 from functools import partial
 from typing import assert_never
@@ -90,7 +90,7 @@ class ToolBox:
         """The outputs of these calls. Parks the turn when some of them wait for somebody, as soon as nothing else of it
         is under way.
         """
-        ran = await side_by_side([self._one(call) for call in calls])
+        ran = await side_by_side([self._one(call, self._carry_out) for call in calls])
         actions = tuple(found for found in ran if isinstance(found, Action))
         if actions:
             await self._parking.park(actions)
@@ -98,17 +98,9 @@ class ToolBox:
 
     async def answer(self, call: JsonObject, output: Output) -> None:
         """Record what a call comes to for which no tool is run. What is on record stays as it is."""
-        self._parking.check()
-        call_id = str(call["call_id"])
-        with self.under_way, self.work.under_way():
-            async with self.under_way.of[call_id]:
-                await self._recorder.be_sure()
-                if call_id not in self._recorder.journal.outputs:
-                    await self._recorder.nothing_new()
-                    if call_id not in self._recorder.journal.intents:
-                        raise DalsegnoError(f"no model of this turn asked for the call {call_id!r}")
-                    status = "completed" if output.status == "completed" else "incomplete"
-                    await self._record(call, Outcome(output.text, status, output.details, idle=True))
+        status = "completed" if output.status == "completed" else "incomplete"
+        outcome = Outcome(output.text, status, output.details, idle=True)
+        await self._one(call, partial(self._record, outcome=outcome))
 
     async def ask(self, call_id: str, question: str, *, within: timedelta | None) -> str:
         """The answer to a question of the agent; parks until there is one."""
@@ -123,21 +115,22 @@ class ToolBox:
         said = answer[1]
         return (said.output or said.error or "") if isinstance(said, ToolResult) else (said.reason or said.decision)
 
-    async def _one(self, call: JsonObject) -> str | Action:
+    async def _one(self, call: JsonObject, work: Callable[[JsonObject], Awaitable[str | Action]]) -> str | Action:
+        """The output of a call: the one on record, or what `work` makes of it, once, whoever asks meanwhile."""
         self._parking.check()
+        journal, call_id = self._recorder.journal, str(call["call_id"])
         with self.under_way, self.work.under_way():
-            async with self.under_way.of[str(call["call_id"])]:
-                return await self._carry_out(call)
+            async with self.under_way.of[call_id]:
+                await self._recorder.be_sure()
+                known = journal.outputs.get(call_id)
+                if known is not None:
+                    return str(known["output"])
+                await self._recorder.nothing_new()
+                if call_id not in journal.intents:
+                    raise DalsegnoError(f"no model of this turn asked for the call {call_id!r}")
+                return await work(call)
 
     async def _carry_out(self, call: JsonObject) -> str | Action:
-        journal, call_id = self._recorder.journal, str(call["call_id"])
-        await self._recorder.be_sure()
-        known = journal.outputs.get(call_id)
-        if known is not None:
-            return str(known["output"])
-        await self._recorder.nothing_new()
-        if call_id not in journal.intents:
-            raise DalsegnoError(f"no model of this turn asked for the call {call_id!r}")
         tool = self._tools.get(str(call["name"]))
         if tool is None:
             return await self._record(call, unknown(str(call["name"])))

@@ -16,8 +16,7 @@ def doctor(as_json: bool, **given: str | None) -> int:
     """Check every tier: reachable, versions, clock, and whether conditional writes are really honoured.
 
     What it needs to write it writes into a tenant of its own, and removes it; a file or folder that is not there is
-    named, not made. Exit code 1 if something is wrong; what
-    works, but not as well as it should, is degraded.
+    named, not made. Exit code 1 if something is wrong; what works, but not as well as it should, is degraded.
 
     \b
       dalsegno doctor

@@ -7,15 +7,15 @@ for the new epoch: they are what clients were shown, and the next attempt goes o
 import asyncio
 import time
 from collections import OrderedDict
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from datetime import timedelta
 
 import msgspec
 
 from dalsegno.core.stream import Piece
-from dalsegno.errors import DalsegnoError, LeaseLost
-from dalsegno.ports import Batch, Hint, OpenStep, Ref
+from dalsegno.errors import LeaseLost
+from dalsegno.ports import Batch, Failures, Hint, OpenStep, Ref
 from dalsegno.stores.memory.entries import MemoryEntries
 
 LIFETIME = timedelta(minutes=10)
@@ -101,9 +101,9 @@ class MemoryHot:
     def __init__(self, cache: MemoryCache | None = None) -> None:
         self.cache = MemoryCache() if cache is None else cache
 
-    async def publish(self, batches: Sequence[Batch]) -> Mapping[Ref, DalsegnoError | LeaseLost]:
+    async def publish(self, batches: Sequence[Batch]) -> Failures:
         await asyncio.sleep(0)
-        failed: dict[Ref, DalsegnoError | LeaseLost] = {}
+        failed: dict[Ref, LeaseLost] = {}
         for ref, epoch, pieces in batches:
             try:
                 self.add(ref, epoch, pieces)

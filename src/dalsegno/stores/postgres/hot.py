@@ -18,7 +18,7 @@ import psycopg
 
 from dalsegno.core.stream import Piece
 from dalsegno.errors import DalsegnoError, LeaseLost, Unavailable
-from dalsegno.ports import Batch, Hint, OpenStep, Ref
+from dalsegno.ports import Batch, Failures, Hint, OpenStep, Ref
 from dalsegno.stores import sqlfile
 from dalsegno.stores.breaker import Breaker
 from dalsegno.stores.each import each
@@ -70,7 +70,7 @@ class PostgresHot:
             await hot._reach()
         return hot
 
-    async def publish(self, batches: Sequence[Batch]) -> Mapping[Ref, DalsegnoError | LeaseLost]:
+    async def publish(self, batches: Sequence[Batch]) -> Failures:
         """See port `Hot`."""
         return await each(self._publish, batches)
 

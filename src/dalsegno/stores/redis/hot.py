@@ -13,7 +13,7 @@ step there. Readers compare its epoch with the log's, and nothing else depends o
 import asyncio
 import re
 import secrets
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager, suppress
 from datetime import timedelta
 from typing import Any, TypeVar
@@ -23,8 +23,8 @@ from redis.crc import key_slot
 from redis.exceptions import AuthenticationError, AuthorizationError, NoScriptError, RedisError, ResponseError
 
 from dalsegno.core.stream import Piece
-from dalsegno.errors import ConfigError, DalsegnoError, LeaseLost, Unavailable
-from dalsegno.ports import Batch, Hint, OpenStep, Ref
+from dalsegno.errors import ConfigError, LeaseLost, Unavailable
+from dalsegno.ports import Batch, Failures, Hint, OpenStep, Ref
 from dalsegno.stores.each import each
 from dalsegno.stores.ears import Ears
 from dalsegno.stores.redis.ear import Ear
@@ -72,7 +72,7 @@ class RedisHot:
         await _check(hot._route, manners.answer_seconds)
         return hot
 
-    async def publish(self, batches: Sequence[Batch]) -> Mapping[Ref, DalsegnoError | LeaseLost]:
+    async def publish(self, batches: Sequence[Batch]) -> Failures:
         """See port `Hot`."""
         return await each(self._publish, batches)
 

@@ -9,7 +9,7 @@ import asyncio
 import contextlib
 import os
 import sqlite3
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from datetime import timedelta
 from pathlib import Path
@@ -17,8 +17,8 @@ from typing import TypeVar
 
 import msgspec
 
-from dalsegno.errors import DalsegnoError, LeaseLost, Unavailable, Unreadable
-from dalsegno.ports import Batch, Hint, OpenStep, Ref
+from dalsegno.errors import LeaseLost, Unavailable, Unreadable
+from dalsegno.ports import Batch, Failures, Hint, OpenStep, Ref
 from dalsegno.stores.ears import Ears
 from dalsegno.stores.sqlite.file import Gate, beside, clock_ms, prepare, translating
 from dalsegno.stores.sqlite.readers import Readers
@@ -84,7 +84,7 @@ class SqliteHot:
             tier = await asyncio.to_thread(Tier, path, lifetime)
         return cls(path, tier, Wake(beside(database, "-wake")), lifetime)
 
-    async def publish(self, batches: Sequence[Batch]) -> Mapping[Ref, DalsegnoError | LeaseLost]:
+    async def publish(self, batches: Sequence[Batch]) -> Failures:
         """See port `Hot`."""
         publish = self._tier.steps.publish
 

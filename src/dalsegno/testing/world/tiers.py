@@ -16,7 +16,7 @@ from dalsegno.core.claim import Claimed
 from dalsegno.core.event import Event
 from dalsegno.core.session import Session
 from dalsegno.errors import DalsegnoError, LeaseLost, Unavailable
-from dalsegno.ports import Batch, Hint, Member, OpenStep, Page, Query, Ref, Transaction
+from dalsegno.ports import Batch, Failures, Hint, Member, OpenStep, Page, Query, Ref, Transaction
 from dalsegno.stores.memory import MemoryHot, MemoryLog
 from dalsegno.testing.world.loop import Process
 from dalsegno.testing.world.weather import Weather
@@ -239,10 +239,10 @@ class FaultyHot:
         self._line = line
         self._on_publish = on_publish
 
-    async def publish(self, batches: Sequence[Batch]) -> Mapping[Ref, DalsegnoError | LeaseLost]:
+    async def publish(self, batches: Sequence[Batch]) -> Failures:
         return await self._line.call("publish", lambda: self._publish(batches))
 
-    async def _publish(self, batches: Sequence[Batch]) -> Mapping[Ref, DalsegnoError | LeaseLost]:
+    async def _publish(self, batches: Sequence[Batch]) -> Failures:
         failed = await self._inner.publish(batches)
         for ref, epoch, _ in batches:
             if ref not in failed:
