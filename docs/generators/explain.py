@@ -1,13 +1,13 @@
 """Blocks in the pages that explain: pictures of tables in `core`, and examples that the code itself composes."""
 
 import typing
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 
 from dalsegno.core import codec, item
 from dalsegno.core.cursor import Cursor
 from dalsegno.core.effect import RECOVERY, Recovery, UnknownPolicy, recovery
 from dalsegno.core.event import Data, Event, ItemDone, TurnCompleted, TurnCreated, TurnStarted
-from dalsegno.core.generation import Diverged, Generation, Pieces
+from dalsegno.core.generation import Diverged, Generation
 from dalsegno.core.input import Message
 from dalsegno.core.json import JsonObject, dumps
 from dalsegno.core.ladder import LADDER
@@ -109,7 +109,8 @@ def takeover_diverged() -> str:
     diverged = generation.text(OTHER)
     assert isinstance(diverged, Diverged)
     frames += composer.durable(_event(NEXT + 1, ItemDone(diverged.items[0], streamed=True)))
-    frames += _live(composer, generation.restart(base=NEXT + 1))
+    generation.restart(base=NEXT + 1)
+    frames += _live(composer, generation.news())
     frames += _done(composer, generation, NEXT + 2)
     return _shown(frames)
 
@@ -120,7 +121,7 @@ def takeover_lost() -> str:
     frames = [*_live(composer, _answer(_generation(), LONG))]
     frames += composer.durable(_event(NEXT, TurnStarted(attempt=2, epoch=6, carried=0)))
     generation = Generation(turn=TURN, base=NEXT)
-    frames += _live(composer, (*_pieces(generation.open(_opened("2"))), *_said(generation, OTHER)))
+    frames += _live(composer, _answer(generation, OTHER, number="2"))
     frames += _done(composer, generation, NEXT + 1)
     return _shown(frames)
 
@@ -133,20 +134,17 @@ def _opened(number: str) -> JsonObject:
     return item.opened(item.message("", item_id=f"msg_{number}"))
 
 
-def _answer(generation: Generation, text: str) -> Pieces:
-    return (*_pieces(generation.open(_opened("1"))), *_said(generation, text))
+def _answer(generation: Generation, text: str, *, number: str = "1") -> Sequence[Piece]:
+    assert generation.open(_opened(number)) is None
+    return _said(generation, text)
 
 
-def _said(generation: Generation, text: str) -> Pieces:
-    return _pieces(generation.text(text))
+def _said(generation: Generation, text: str) -> Sequence[Piece]:
+    assert generation.text(text) is None
+    return generation.news()
 
 
-def _pieces(found: Pieces | Diverged) -> Pieces:
-    assert not isinstance(found, Diverged)
-    return found
-
-
-def _live(composer: Composer, pieces: Pieces) -> Iterator[Frame]:
+def _live(composer: Composer, pieces: Sequence[Piece]) -> Iterator[Frame]:
     yield from composer.live(pieces)
 
 

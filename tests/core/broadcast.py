@@ -87,14 +87,14 @@ class Broadcast:
             self.hot = []
         self.timeline += [Moment(event, tuple(self.hot)) for event in events]
 
-    def show(self, pieces: Sequence[Piece] | Diverged) -> None:
+    def show(self, diverged: Diverged | None) -> None:
         """Publish, or close what was shown before and begin again."""
-        if isinstance(pieces, Diverged):
-            assert self.generation is not None
-            closed = [ItemDone(item, streamed=True) for item in pieces.items]
+        assert self.generation is not None
+        if diverged is not None:
+            closed = [ItemDone(item, streamed=True) for item in diverged.items]
             self.write(*closed, turn=self.turn)
-            pieces = self.generation.restart(base=self.session.head)
-        for piece in pieces:
+            self.generation.restart(base=self.session.head)
+        for piece in self.generation.news():
             self.hot = [*self.hot, piece] if not self.hot or piece.base == self.hot[0].base else [piece]
             self.timeline.append(Moment(piece, tuple(self.hot)))
 

@@ -19,6 +19,7 @@ said: st.SearchStrategy[Said] = st.lists(
     ),
     max_size=4,
 )
+paces = st.integers(1, 5)
 
 
 def new(kind: str, number: int) -> JsonObject:
@@ -29,40 +30,55 @@ def new(kind: str, number: int) -> JsonObject:
 
 
 class Speech:
-    """A generation under way: every piece that was published, and the items that were closed on the way."""
+    """A generation under way: every piece that was published, and the items that were closed on the way. What is new is
+    published each time that so many parts were said.
+    """
 
-    def __init__(self, generation: Generation) -> None:
+    def __init__(self, generation: Generation, *, pace: int = 1) -> None:
         self.generation = generation
         self.pieces: list[Piece] = []
         self.closed: list[JsonObject] = []
         self.diverged = 0
+        self._pace = pace
+        self._parts = 0
 
-    def show(self, pieces: Sequence[Piece] | Diverged) -> None:
-        if isinstance(pieces, Diverged):
+    def hear(self, diverged: Diverged | None) -> None:
+        if diverged is not None:
             self.diverged += 1
-            self.closed += pieces.items
-            pieces = self.generation.restart(base=self.generation.base + len(pieces.items))
-        self.pieces += pieces
+            self.closed += diverged.items
+            self.generation.restart(base=self.generation.base + len(diverged.items))
+        self._parts += 1
+        if self._parts % self._pace == 0:
+            self.publish()
+
+    def publish(self) -> None:
+        self.pieces += self.generation.news()
 
     def say(self, what: Said, *, first: int = 0) -> "Speech":
         for number, (kind, texts) in enumerate(what, first):
-            self.show(self.generation.open(new(kind, number)))
+            self.hear(self.generation.open(new(kind, number)))
             for text in texts:
                 if text:
-                    self.show(self.generation.text(text))
+                    self.hear(self.generation.text(text))
+        self.publish()
         return self
 
     def finish(self) -> list[JsonObject]:
         made = self.generation.finish()
         if isinstance(made, Diverged):
-            self.show(made)
+            self.hear(made)
             made = self.generation.finish()
             assert not isinstance(made, Diverged)
+        self.publish()
         return list(made)
 
 
-def fresh() -> Speech:
-    return Speech(Generation(turn=2, base=7))
+def fresh(*, pace: int = 1) -> Speech:
+    return Speech(Generation(turn=2, base=7), pace=pace)
+
+
+def units(piece: Piece) -> int:
+    return piece.end - piece.at
 
 
 def texts(what: Said) -> list[str]:
@@ -84,24 +100,40 @@ def assembled(pieces: Sequence[Piece]) -> dict[str, str]:
     return found
 
 
-@given(said)
-def test_what_is_said_is_what_is_recorded(what: Said):
-    """The pieces add up to the items."""
-    speech = fresh().say(what)
+@given(said, paces)
+def test_what_is_said_is_what_is_recorded(what: Said, pace: int):
+    """The pieces add up to the items, and are no more than there is to tell."""
+    speech = fresh(pace=pace).say(what)
     made = speech.finish()
     assert [text_of(item) for item in made] == texts(what)
     assert assembled(speech.pieces) == {str(item["id"]): text_of(item) for item in made}
     assert all(item["status"] == "completed" for item in made)
-    assert speech.generation.units == sum(1 + len(text) for text in texts(what))
+    assert all(piece.item is not None or piece.delta for piece in speech.pieces)
+    assert not speech.generation.news()
 
 
-@given(said, st.integers(0, 40), said)
-def test_a_successor_goes_on_from_what_was_shown(what: Said, kept: int, again: Said):
+def test_what_was_said_meanwhile_is_one_piece():
+    """However many words there were: an item's beginning and its text are two."""
+    speech = fresh(pace=100).say([("message", ["a", "b", "c"]), ("reasoning", ["d", "e"])])
+    assert [(piece.at, piece.offset, piece.delta) for piece in speech.pieces] == [
+        (0, 0, ""),
+        (1, 0, "abc"),
+        (4, 0, ""),
+        (5, 0, "de"),
+    ]
+    speech.hear(speech.generation.text("f"))
+    speech.hear(speech.generation.text("g"))
+    speech.publish()
+    assert (speech.pieces[-1].at, speech.pieces[-1].offset, speech.pieces[-1].delta) == (7, 2, "fg")
+
+
+@given(said, paces, st.integers(0, 40), said)
+def test_a_successor_goes_on_from_what_was_shown(what: Said, pace: int, kept: int, again: Said):
     """Whatever part was shown and whatever is said now: the record is what was said, and clients have exactly the
     record.
     """
-    before = fresh().say(what).pieces[:kept]
-    speech = Speech(Generation(turn=2, base=7, carried=before)).say(again, first=100)
+    before = fresh(pace=pace).say(what).pieces[:kept]
+    speech = Speech(Generation(turn=2, base=7, carried=before), pace=pace).say(again, first=100)
     made = speech.finish()
     assert [text_of(item) for item in made] == texts(again)
     assert [str(item["type"]) for item in made] == [
@@ -118,23 +150,21 @@ def test_a_successor_goes_on_from_what_was_shown(what: Said, kept: int, again: S
     assert not {str(item["id"]) for item in speech.closed} & {str(item["id"]) for item in made}
 
 
-@given(said, st.integers(0, 40))
-def test_a_repetition_is_silent(what: Said, kept: int):
+@given(said, paces, st.integers(0, 40))
+def test_a_repetition_is_silent(what: Said, pace: int, kept: int):
     """The same answer again shows only what had not been shown, under the names it was shown by."""
-    first = fresh().say(what)
+    first = fresh(pace=pace).say(what)
     before = first.pieces[:kept]
     speech = Speech(Generation(turn=2, base=7, carried=before)).say(what, first=100)
     speech.finish()
     assert speech.diverged == 0
-    assert sum(piece.end - piece.at for piece in speech.pieces) == first.generation.units - sum(
-        piece.end - piece.at for piece in before
-    )
+    assert sum(map(units, speech.pieces)) == sum(map(units, first.pieces[kept:]))
 
 
-@given(said, said)
-def test_asking_again_is_like_taking_over(what: Said, again: Said):
+@given(said, said, paces)
+def test_asking_again_is_like_taking_over(what: Said, again: Said, pace: int):
     """A model that failed and is asked again in the same attempt goes on from what it had shown itself."""
-    speech = fresh().say(what)
+    speech = fresh(pace=pace).say(what)
     speech.generation.ask("")
     made = speech.say(again, first=100).finish()
     assert [text_of(item) for item in made] == texts(again)
@@ -192,7 +222,7 @@ def test_a_model_may_be_given_the_beginning_of_its_answer(what: Said, kept: int,
     assert speech.generation.go_on() == bool(prefix)
     if prefix:
         for text in rest:
-            speech.show(speech.generation.text(text))
+            speech.hear(speech.generation.text(text))
         made = speech.finish()
         assert speech.diverged == 0
         assert [item["id"] for item in made] == names

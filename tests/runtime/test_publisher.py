@@ -10,6 +10,8 @@ from contextvars import ContextVar
 
 import pytest
 
+from dalsegno.core import item as items
+from dalsegno.core.generation import Generation
 from dalsegno.core.lease import Lease
 from dalsegno.core.stream import Piece
 from dalsegno.errors import DalsegnoError, LeaseLost, Unavailable
@@ -77,11 +79,11 @@ async def until_shown(press: Press, text: str) -> None:
     await wait_until(lambda: shown(press) == text, description=f"readers here have {text}")
 
 
-async def say_slowly(press: Press, one: Publisher, text: str) -> None:
+async def say_slowly(press: Press, one: "Voice", text: str) -> None:
     """A letter at a time, each shown before the next is said."""
-    for at, letter in enumerate(text):
-        one.push(word(at, letter))
-        await until_shown(press, text[: at + 1])
+    for end, letter in enumerate(text, 1):
+        one.say(letter)
+        await until_shown(press, text[:end])
 
 
 @pytest.fixture
@@ -97,26 +99,36 @@ async def pressing(hot: Tier) -> AsyncIterator[Press]:
     await press.stop()
 
 
-def publishing(press: Press, number: int = 1, *, lost: list[int] | None = None, epoch: int = 1) -> Publisher:
+class Voice(Publisher):
+    """A turn's publisher, and what its model says."""
+
+    _step: Generation | None = None
+
+    def say(self, text: str, *, base: int = 3) -> None:
+        """More of the step that begins after that event."""
+        if self._step is None or self._step.base != base:
+            self._step = Generation(turn=2, base=base)
+            self._step.open(items.opened(items.message("", item_id="msg_1")))
+        self._step.text(text)
+        self.push(self._step.news)
+
+
+def publishing(press: Press, number: int = 1, *, lost: list[int] | None = None, epoch: int = 1) -> Voice:
     ref, noted = session(number), [] if lost is None else lost
     lease = Lease(ref.tenant, ref.id, epoch=epoch, turn=2, attempt=1, owner="r1")
-    return Publisher(lease, press=press, on_lost=lambda: noted.append(number))
-
-
-def word(at: int, text: str, *, base: int = 3) -> list[Piece]:
-    return [Piece(base, at, 2, "msg_1", field="text", offset=at, delta=text)]
+    return Voice(lease, press=press, on_lost=lambda: noted.append(number))
 
 
 async def test_one_breath_is_not_published(hot: Tier):
     """Of a step that is whole before anybody was shown any of it, nothing goes out."""
     async with pressing(hot) as press:
         one = publishing(press)
-        one.push(word(0, "all at once"))
+        one.say("all at once")
         one.hold()
         for _ in range(10):  # the step is being recorded
             await asyncio.sleep(0)
         one.close()
-        one.push(word(0, "next", base=4))
+        one.say("next", base=4)
         await wait_until(lambda: hot.asked == ["next"], description="the next step goes out, and nothing before it")
 
 
@@ -130,8 +142,8 @@ async def test_what_many_say_goes_together(hot: Tier):
         for text in ("hello", "world"):
             hot.asked.clear()
             for one in ones:
-                one.push(word(0 if text == "hello" else 5, text[:2]))
-                one.push(word(2 if text == "hello" else 7, text[2:]))
+                one.say(text[:2])
+                one.say(text[2:])
             assert len(asyncio.all_tasks() - before) == 1
             await wait_until(lambda: len(hot.asked) == len(ones), description="all of it is out")
             assert set(hot.asked) == {text}
@@ -144,20 +156,20 @@ async def test_what_was_not_taken_goes_with_what_follows(hot: Tier):
     async with pressing(hot) as press:
         one = publishing(press)
         hot.fails = True
-        one.push(word(0, "hel"))
+        one.say("hel")
         await wait_until(lambda: hot.asked == ["hel"], description="the tier refuses")
-        one.push(word(3, "lo"))
+        one.say("lo")
         hot.fails = False
         await wait_until(lambda: hot.asked[-1] == "hello", description="both go together")
 
         hot.answers.clear()
         hot.fails = True
-        one.push(word(5, "!"))
+        one.say("!")
         await wait_until(lambda: hot.asked[-1] == "!", description="one more is under way")
-        one.push(word(6, "?"))
+        one.say("?")
         await wait_until(lambda: shown(press)[-1] == "?", description="and one waits behind it")
         one.close()
-        one.push(word(0, "next", base=9))
+        one.say("next", base=9)
         hot.answers.set()
         await wait_until(lambda: "clear" in hot.asked, description="the step's pieces are forgotten")
         hot.fails = False
@@ -194,8 +206,8 @@ async def test_a_round_gathers(hot: Tier, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(publisher, "PACE_SECONDS", 0.05)
     async with pressing(hot) as press:
         one = publishing(press)
-        for at, letter in enumerate("hello"):
-            one.push(word(at, letter))
+        for letter in "hello":
+            one.say(letter)
             for _ in range(10):
                 await asyncio.sleep(0)
         await wait_until(lambda: hot.asked == ["h", "ello"], description="all is out")
@@ -213,12 +225,12 @@ async def test_nobody_waits_for_the_session_of_another(hot: Tier):
             session(2): LeaseLost("a newer epoch"),
         }
         for one, text in ((late, "late"), (fenced, "fenced"), (well, "well")):
-            one.push(word(0, text))
+            one.say(text)
         await wait_until(lambda: lost == [2], description="it is told that it is not the owner")
-        well.push(word(4, "!"))
+        well.say("!")
         await wait_until(lambda: hot.asked.count("late") > 1 and "!" in hot.asked, description="both go on")
         hot.refuses = {}
-        late.push(word(4, "r"))
+        late.say("r")
         await wait_until(lambda: _text(hot, 1, "later"), description="all of it has arrived")
         assert await _text(hot, 3, "well!")
         assert lost == [2]
@@ -230,13 +242,13 @@ async def test_what_is_shown_is_kept_until_it_is_on_record(hot: Tier):
     """
     async with pressing(hot) as press:
         one = publishing(press)
-        one.push(word(0, "first"))
+        one.say("first")
         await wait_until(lambda: hot.asked == ["first"], description="it is out")
         one.close()
         for _ in range(10):
             await asyncio.sleep(0)
         assert hot.asked == ["first"]
-        one.push(word(0, "second", base=4))
+        one.say("second", base=4)
         await wait_until(lambda: hot.asked == ["first", "clear", "second"], description="the next step goes out")
         one.close()
         one.leave()
@@ -248,7 +260,7 @@ async def test_pieces_are_forgotten_after_those_under_way(hot: Tier):
     async with pressing(hot) as press:
         one = publishing(press)
         hot.answers.clear()
-        one.push(word(0, "slow"))
+        one.say("slow")
         await wait_until(lambda: hot.asked == ["slow"], description="it is under way")
         one.close()
         one.leave()
@@ -269,20 +281,20 @@ async def test_nothing_stays_behind_a_turn(hot: Tier):
     before = asyncio.all_tasks()
     async with pressing(hot) as press:
         one, other = publishing(press), publishing(press, 2)
-        one.push(word(0, "idle"))
+        one.say("idle")
         await wait_until(lambda: hot.asked == ["idle"], description="it is out")
         hot.answers.clear()
         hot.fails = True
-        other.push(word(0, "refused"))
+        other.say("refused")
         await wait_until(lambda: "refused" in hot.asked, description="it is under way")
         for late in (one, other):
-            late.push(word(9, "unsaid"))
+            late.say("unsaid")
             late.leave()
         hot.answers.set()
         hot.asked.clear()
-        one.push(word(4, "late"))
+        one.say("late")
         third = publishing(press, 3)
-        third.push(word(0, "third"))
+        third.say("third")
         await wait_until(lambda: hot.asked.count("third") > 2, description="the tier was tried again and again")
         assert set(hot.asked) == {"third"}
         third.leave()
@@ -294,7 +306,7 @@ async def test_the_press_stops_with_its_replica(hot: Tier):
     before = asyncio.all_tasks()
     async with pressing(hot) as press:
         hot.answers.clear()
-        publishing(press).push(word(0, "slow"))
+        publishing(press).say("slow")
         await wait_until(lambda: hot.asked == ["slow"], description="it is under way")
     await wait_until(lambda: asyncio.all_tasks() == before, description="no task is left")
 
@@ -306,11 +318,11 @@ async def test_whatever_a_tier_raises_what_it_did_not_take_goes_again(hot: Tier,
         ones = [publishing(press, number) for number in (1, 2)]
         hot.raises = raised
         for one in ones:
-            one.push(word(0, "hel"))
+            one.say("hel")
         await wait_until(lambda: hot.calls == 1, description="the tier raises it")
         hot.raises = None
         for one in ones:
-            one.push(word(3, "lo"))
+            one.say("lo")
         await wait_until(lambda: _text(hot, 1, "hello"), description="all of it has arrived")
         await wait_until(lambda: _text(hot, 2, "hello"), description="and of the other")
 
@@ -321,12 +333,12 @@ async def test_what_cannot_be_forgotten_keeps_nobody(hot: Tier, monkeypatch: pyt
     async with pressing(hot) as press:
         one, other = publishing(press, 1), publishing(press, 2)
         for late in (one, other):
-            late.push(word(0, "first"))
+            late.say("first")
         await wait_until(lambda: hot.asked == ["first"] * 2, description="both are out")
         hot.keeps = Unavailable("not now", outcome="not_applied")
         one.close()
-        one.push(word(0, "next", base=9))
-        other.push(word(5, "!"))
+        one.say("next", base=9)
+        other.say("!")
         await wait_until(lambda: len(hot.asked) == 5, description="both go on in one round")
         assert sorted(hot.asked[2:]) == ["!", "clear", "next"]
 
@@ -337,12 +349,12 @@ async def test_a_zombie_takes_nobody_along(hot: Tier):
         lost = list[int]()
         zombie, owner = publishing(press, lost=lost), publishing(press, lost=lost, epoch=2)
         await hot.fence(session(), 2)
-        zombie.push(word(0, "boo"))
-        owner.push(word(0, "mine"))
+        zombie.say("boo")
+        owner.say("mine")
         await wait_until(lambda: sorted(hot.asked) == ["boo", "mine"], description="both have gone out")
         await wait_until(lambda: _text(hot, 1, "mine"), description="it is the owner's")
         await wait_until(lambda: lost == [1], description="the zombie is told")
-        owner.push(word(4, "!"))
+        owner.say("!")
         await wait_until(lambda: _text(hot, 1, "mine!"), description="the owner goes on")
         assert lost == [1]
 
@@ -352,7 +364,7 @@ async def test_a_step_that_closes_as_it_goes_out_is_forgotten_behind(hot: Tier):
     for rounds in range(6):
         async with pressing(hot) as press:
             one = publishing(press)
-            one.push(word(0, "last"))
+            one.say("last")
             for _ in range(rounds):
                 await asyncio.sleep(0)
             one.close()
@@ -366,9 +378,9 @@ async def test_nothing_goes_out_behind_its_stop(hot: Tier):
     """A turn that was left behind, a zombie for instance, still speaks: nobody is told."""
     async with pressing(hot) as press:
         one = publishing(press)
-        one.push(word(0, "said"))
+        one.say("said")
         await wait_until(lambda: hot.asked == ["said"], description="it is out")
-    one.push(word(4, "unsaid"))
+    one.say("unsaid")
     for _ in range(10):
         await asyncio.sleep(0)
     assert hot.asked == ["said"]
@@ -384,7 +396,7 @@ async def test_a_turn_that_is_over_is_let_go_of(hot: Tier):
         kept = Kept()
         KEPT.set(kept)
         one = publishing(press)
-        one.push(word(0, "said"))
+        one.say("said")
         await wait_until(lambda: hot.asked == ["said"], description="it is out")
         one.leave()
         return weakref.ref(kept)

@@ -42,7 +42,9 @@ class Contexts:
         if transcript is not None:
             self._weight -= transcript.weight
         if transcript is None or transcript.head > before or not transcript.goes_on(session):
-            transcript = Transcript(session.id, head=session.through, removed=session.removed)
+            # a session's first event says that it was created, and nothing that a model is shown
+            beginning = session.through or min(before, 1)
+            transcript = Transcript(session.id, head=beginning, removed=session.removed)
         if before - transcript.head >= self._worth_events:
             transcript = await self._nearby(ref, session, after=transcript.head, before=before) or transcript
         async for events in pages(self._log.read, ref, after=transcript.head, through=before):

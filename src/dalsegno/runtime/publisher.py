@@ -16,6 +16,9 @@ from dalsegno.runtime.hub import Hub
 
 log = logging.getLogger("dalsegno.publisher")
 
+News = Callable[[], Sequence[Piece]]
+"""What a step has said since the last call."""
+
 PACE_SECONDS = 0.002
 """Between two rounds: a model that says everything at once would otherwise cost one for each word."""
 AGAIN_SECONDS = 0.25
@@ -129,8 +132,8 @@ class Publisher:
         """The step before is forgotten first."""
         self._press = press
         self._on_lost = on_lost
-        self._fresh: list[Piece] = []
-        """What nobody has been shown."""
+        self._news: News | None = None
+        """The step that is being said; it knows what nobody has been shown."""
         self._unsent: list[Piece] = []
         """What readers here have been shown, and the hot tier is still to be given."""
         self._shown = self._done = self._over = False
@@ -138,39 +141,39 @@ class Publisher:
         self._due = self._away = False
         """The press knows that there is something; the hot tier has not answered, or is left alone for a while."""
 
-    def push(self, pieces: Sequence[Piece]) -> None:
-        """Publish these in the next round."""
-        if pieces and not self._over:
-            self._fresh.extend(pieces)
+    def push(self, news: News) -> None:
+        """The step has said something: publish what it is, in the next round."""
+        if not self._over:
+            self._news = news
             self._want()
 
     def hold(self) -> None:
         """The step is whole and about to be recorded: of one that nobody has been shown, nothing need go."""
         if not self._shown:
-            self._fresh = []
+            self._news = None
 
     def close(self) -> None:
         """The step is whole, and soon on record: what is not out yet need not go. The hot tier forgets it with the next
         step, or the turn: until it is on record, whoever takes over goes on from there.
         """
-        self._fresh, self._unsent = [], []
+        self._news, self._unsent = None, []
         if self._shown:
             self._shown, self._done = False, True
 
     def leave(self) -> None:
         """The turn is over here: nothing more goes out."""
-        self._fresh, self._unsent, self._over = [], [], True
+        self._news, self._unsent, self._over = None, [], True
         if self._done:
             self._want()
 
     def show(self) -> bool:
         """Readers here see what is new; whether the hot tier is to be asked for something now."""
         self._due = False
-        if self._fresh:
-            self._press.hub.live(self.ref, self._fresh, epoch=self.epoch)
+        pieces = self._news() if self._news is not None else ()
+        if pieces:
+            self._press.hub.live(self.ref, pieces, epoch=self.epoch)
             self._shown = True
-            self._unsent = [*self._unsent, *self._fresh] if len(self._unsent) < LATE_MAX else []
-            self._fresh = []
+            self._unsent = [*self._unsent, *pieces] if len(self._unsent) < LATE_MAX else []
         if self._away or not (self._unsent or self._done):
             return False
         self._away = True
@@ -196,7 +199,7 @@ class Publisher:
 
     def _back(self) -> None:
         self._away = False
-        if self._fresh or self._unsent or (self._done and self._over):
+        if self._unsent or (self._done and self._over):
             self._want()
 
     def _want(self) -> None:

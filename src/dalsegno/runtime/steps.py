@@ -8,7 +8,7 @@ from dalsegno.core import item as items
 from dalsegno.core import json
 from dalsegno.core.append import Draft
 from dalsegno.core.event import ItemDone, ToolIntent
-from dalsegno.core.generation import Diverged, Generation, Pieces
+from dalsegno.core.generation import Diverged, Generation
 from dalsegno.core.ids import item_id
 from dalsegno.core.json import JsonObject, clean_text
 from dalsegno.core.part import Arguments, Continue, Detail, Part, Thought, ToolCall, Usage, add_usage
@@ -78,7 +78,7 @@ class Speaker:
         self, parts: AsyncGenerator[Part], generation: Generation, step: StepRecord, *, key: str
     ) -> tuple[JsonObject, ...]:
         beside, last, ids = _Beside(generation), "", set(self._recorder.journal.calls)
-        show = self._publisher.push if generation is self._open else _keep
+        shown = generation is self._open
         async with aclosing(parts):
             async for part in parts:
                 self._go_on()
@@ -87,14 +87,18 @@ class Speaker:
                     continue
                 kind, text = _text_of(part)
                 if kind != last or isinstance(part, ToolCall):
-                    news, last = generation.open(self._new(kind, part, ids)), kind
-                    show(news if isinstance(news, tuple) else await self._close_shown(news, generation))
+                    last, diverged = kind, generation.open(self._new(kind, part, ids))
+                    if diverged is not None:
+                        await self._close_shown(diverged, generation)
                 if text:
-                    news = generation.text(text)
-                    show(news if isinstance(news, tuple) else await self._close_shown(news, generation))
+                    diverged = generation.text(text)
+                    if diverged is not None:
+                        await self._close_shown(diverged, generation)
+                if shown:
+                    self._publisher.push(generation.news)
         finished = generation.finish()
         if isinstance(finished, Diverged):
-            show(await self._close_shown(finished, generation))
+            await self._close_shown(finished, generation)
             finished = generation.finish()
             assert not isinstance(finished, Diverged)
         finished = finished or (items.step(key, None, item_id=self.new_id(items.STEP)),)
@@ -134,14 +138,14 @@ class Speaker:
         if self._recorder.closed and self._speaking is asyncio.current_task():
             raise TurnOver
 
-    async def _close_shown(self, diverged: Diverged, generation: Generation) -> Pieces:
-        """What was shown is put on record as it is; the pieces to go on with instead."""
+    async def _close_shown(self, diverged: Diverged, generation: Generation) -> None:
+        """What was shown is put on record as it is, and the step begins anew."""
         self._publisher.close()
         self._open = None
         await self._recorder.append(self._incomplete(diverged.items))
         self._go_on()
         self._open = generation
-        return generation.restart(base=self._recorder.head)
+        generation.restart(base=self._recorder.head)
 
     def _incomplete(self, closed: Sequence[JsonObject]) -> list[Draft]:
         return [Draft(ItemDone(item, streamed=True), self._recorder.lease.turn) for item in closed]
@@ -220,7 +224,3 @@ def _text_of(part: str | Thought | ToolCall | Arguments) -> tuple[str, str]:
         return items.CALL, clean_text(part.text)
     arguments = part.arguments if isinstance(part.arguments, str) else json.dumps(part.arguments).decode()
     return items.CALL, clean_text(arguments)
-
-
-def _keep(pieces: Pieces) -> None:
-    """Nobody is shown what is said beside the open step, until it is on record."""
