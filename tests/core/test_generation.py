@@ -60,7 +60,6 @@ class Speech:
             for text in texts:
                 if text:
                     self.hear(self.generation.text(text))
-        self.publish()
         return self
 
     def finish(self) -> list[JsonObject]:
@@ -79,6 +78,10 @@ def fresh(*, pace: int = 1) -> Speech:
 
 def units(piece: Piece) -> int:
     return piece.end - piece.at
+
+
+def parted(text: str, length: int) -> list[str]:
+    return [text[first : first + length] for first in range(0, len(text), length)]
 
 
 def texts(what: Said) -> list[str]:
@@ -115,6 +118,7 @@ def test_what_is_said_is_what_is_recorded(what: Said, pace: int):
 def test_what_was_said_meanwhile_is_one_piece():
     """However many words there were: an item's beginning and its text are two."""
     speech = fresh(pace=100).say([("message", ["a", "b", "c"]), ("reasoning", ["d", "e"])])
+    speech.publish()
     assert [(piece.at, piece.offset, piece.delta) for piece in speech.pieces] == [
         (0, 0, ""),
         (1, 0, "abc"),
@@ -144,30 +148,41 @@ def test_a_successor_goes_on_from_what_was_shown(what: Said, pace: int, kept: in
         return
     shown = assembled(before)
     assert {str(item["id"]): text_of(item) for item in speech.closed}.items() >= shown.items()
-    later = [piece for piece in speech.pieces if piece.base == speech.generation.base]
+    later = [piece for piece in speech.pieces if piece.base == 7 + len(speech.closed)]
     assert assembled(later) == {str(item["id"]): text_of(item) for item in made}
     assert all(item["status"] == "incomplete" for item in speech.closed)
     assert not {str(item["id"]) for item in speech.closed} & {str(item["id"]) for item in made}
 
 
-@given(said, paces, st.integers(0, 40))
-def test_a_repetition_is_silent(what: Said, pace: int, kept: int):
-    """The same answer again shows only what had not been shown, under the names it was shown by."""
+@given(said, paces, st.integers(0, 40), st.integers(1, 7))
+def test_a_repetition_is_silent(what: Said, pace: int, kept: int, length: int):
+    """The same answer again, in parts of whatever length, shows only what had not been shown, under the names it was
+    shown by.
+    """
     first = fresh(pace=pace).say(what)
+    first.publish()
     before = first.pieces[:kept]
-    speech = Speech(Generation(turn=2, base=7, carried=before)).say(what, first=100)
-    speech.finish()
+    speech = Speech(Generation(turn=2, base=7, carried=before))
+    speech.say([(kind, parted("".join(parts), length)) for kind, parts in what], first=100)
+    made = speech.finish()
     assert speech.diverged == 0
+    assert assembled([*before, *speech.pieces]) == {str(item["id"]): text_of(item) for item in made}
+    assert [text_of(item) for item in made] == texts(what)
     assert sum(map(units, speech.pieces)) == sum(map(units, first.pieces[kept:]))
 
 
 @given(said, said, paces)
 def test_asking_again_is_like_taking_over(what: Said, again: Said, pace: int):
-    """A model that failed and is asked again in the same attempt goes on from what it had shown itself."""
+    """A model that failed and is asked again in the same attempt goes on from what it had said itself, whether it was
+    out or not.
+    """
     speech = fresh(pace=pace).say(what)
     speech.generation.ask("")
     made = speech.say(again, first=100).finish()
     assert [text_of(item) for item in made] == texts(again)
+    last = [piece for piece in speech.pieces if piece.base == 7 + len(speech.closed)]
+    assert assembled(last) == {str(item["id"]): text_of(item) for item in made}
+    assert [text_of(item) for item in speech.closed] == (texts(what) if speech.diverged else [])
 
 
 @given(said)
@@ -251,3 +266,26 @@ def test_the_beginning_is_for_the_step_that_it_belongs_to(what: Said, kept: int,
     assert last.prefix == (found[said_last] if mine and said_last.startswith("message") else "")
     assert sum(bool(piece.step) for piece in [*shown, *grown]) == (asked != "model#1" and bool(grown)) + bool(shown)
     assert list(found)[: len(names)] == list(names)
+
+
+def test_words_are_labelled_with_the_step_that_said_them():
+    """Also those that go out when another step has begun to repeat them; from where it says more, they are its."""
+    speech = fresh(pace=100)
+    speech.generation.ask("one")
+    speech.say([("message", ["ab"])])
+    speech.generation.ask("other")
+    speech.publish()
+    speech.say([("message", ["a"])], first=100)
+    speech.publish()
+    assert [(piece.delta, piece.step) for piece in speech.pieces] == [("", "one"), ("ab", "")]
+    speech.hear(speech.generation.text("bc"))
+    speech.publish()
+    assert [(piece.delta, piece.step) for piece in speech.pieces[2:]] == [("c", "other")]
+    for first, word in enumerate("xy", 3):
+        speech.generation.ask("third")
+        speech.say([("message", [word])], first=100 * first)
+        speech.publish()
+        assert [(piece.delta, piece.step) for piece in speech.pieces[-2:]] == [("", "third"), (word, "")]
+    assert speech.diverged == 2
+    speech.generation.ask("third")
+    assert speech.generation.prefix == "y"

@@ -35,3 +35,10 @@ async def test_a_new_session_s_first_turn_reads_nothing():
     assert created_with_it.head == 0
     with pytest.raises(Unreadable, match="has no event 2"):
         await contexts.take(ONE, Session(id=ONE.id, tenant=ONE.tenant, head=2), before=2)
+
+
+async def test_what_a_summary_stands_for_is_not_read():
+    """The context begins where the session says; of what is before that nothing is asked."""
+    contexts = Contexts(MemoryLog(MemoryDatabase()), Near(object()))
+    summarized = Session(id=ONE.id, tenant=ONE.tenant, head=9, through=9)
+    assert (await contexts.take(ONE, summarized, before=9)).head == 9

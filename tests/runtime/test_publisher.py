@@ -35,6 +35,8 @@ class Tier(MemoryHot):
         self.calls = 0
         self.answers = asyncio.Event()
         self.answers.set()
+        self.slow: Ref | None = None
+        """Who alone waits until it answers, with all that is published together with it."""
         self.fails = False
         self.raises: BaseException | None = None
         self.keeps: DalsegnoError | None = None
@@ -43,7 +45,8 @@ class Tier(MemoryHot):
     async def publish(self, batches: Sequence[Batch]) -> Failures:
         self.calls += 1
         self.asked += ["".join(piece.delta for piece in batch.pieces) for batch in batches]
-        await self.answers.wait()
+        if self.slow in (None, *(batch.ref for batch in batches)):
+            await self.answers.wait()
         if self.fails:
             raise Unavailable("not now", outcome="not_applied")
         if self.raises is not None:
@@ -77,6 +80,10 @@ def shown(press: Press) -> str:
 
 async def until_shown(press: Press, text: str) -> None:
     await wait_until(lambda: shown(press) == text, description=f"readers here have {text}")
+
+
+async def until_kept(hot: Tier, text: str, *, number: int = 1) -> None:
+    await wait_until(lambda: _text(hot, number, text), description=f"the tier has {text}")
 
 
 async def say_slowly(press: Press, one: "Voice", text: str) -> None:
@@ -120,16 +127,34 @@ def publishing(press: Press, number: int = 1, *, lost: list[int] | None = None, 
 
 
 async def test_one_breath_is_not_published(hot: Tier):
-    """Of a step that is whole before anybody was shown any of it, nothing goes out."""
+    """Of a step that is whole before anybody was shown any of it, nothing goes out, whatever was shown of the one
+    before. Of one that was begun to be shown, the rest follows until it is on record.
+    """
+    async with pressing(hot) as press:
+        one, other = publishing(press), publishing(press, 2)
+        for base, text in ((4, "first"), (6, "third")):
+            one.say("all at once", base=base - 1)
+            one.hold()
+            other.say("-")  # the step is being recorded, and a round passes
+            await until_kept(hot, "-" * (base // 2 - 1), number=2)
+            one.close()
+            one.say(text, base=base)
+            await until_kept(hot, text)
+            one.say("!", base=base)
+            one.hold()
+            await until_kept(hot, text + "!")
+            one.close()
+        assert hot.asked == ["-", "first", "!", "-", "third", "!"]
+
+
+async def test_a_step_that_nobody_closed_gives_way_to_the_next(hot: Tier):
+    """Whoever was about to record it was interrupted, say: the next one is shown all the same."""
     async with pressing(hot) as press:
         one = publishing(press)
-        one.say("all at once")
-        one.hold()
-        for _ in range(10):  # the step is being recorded
-            await asyncio.sleep(0)
-        one.close()
+        one.say("left")
+        await until_kept(hot, "left")
         one.say("next", base=4)
-        await wait_until(lambda: hot.asked == ["next"], description="the next step goes out, and nothing before it")
+        await until_kept(hot, "next")
 
 
 async def test_what_many_say_goes_together(hot: Tier):
@@ -171,9 +196,9 @@ async def test_what_was_not_taken_goes_with_what_follows(hot: Tier):
         one.close()
         one.say("next", base=9)
         hot.answers.set()
-        await wait_until(lambda: "clear" in hot.asked, description="the step's pieces are forgotten")
-        hot.fails = False
         await wait_until(lambda: hot.asked[-1] == "next", description="the next step goes out by itself")
+        hot.fails = False
+        await wait_until(lambda: _text(hot, 1, "next"), description="and takes the place of the one before")
         assert sum("!" in asked or "?" in asked for asked in hot.asked) == 1
 
 
@@ -236,23 +261,51 @@ async def test_nobody_waits_for_the_session_of_another(hot: Tier):
         assert lost == [2]
 
 
+async def test_nobody_waits_for_a_part_of_the_tier_that_is_away(hot: Tier, monkeypatch: pytest.MonkeyPatch):
+    """Whose pieces were not taken is asked for again by itself: where it is kept, perhaps nobody answers."""
+    monkeypatch.setattr(publisher, "PACE_SECONDS", 0.05)
+    async with pressing(hot) as press:
+        late, well = publishing(press, 1), publishing(press, 2)
+        hot.refuses = {session(1): Unavailable("not now", outcome="not_applied")}
+        late.say("late")
+        well.say("we")
+        await until_kept(hot, "we", number=2)
+        hot.refuses, hot.slow = {}, session(1)
+        hot.answers.clear()
+        well.say("ll")  # in the round in which the other is tried again
+        await until_kept(hot, "well", number=2)
+        await wait_until(lambda: hot.asked.count("late") == 2, description="it is tried again")
+        hot.answers.set()
+        await until_kept(hot, "late")
+
+
 async def test_what_is_shown_is_kept_until_it_is_on_record(hot: Tier):
-    """A whole step waits for its commit: who takes over from here on goes on from what readers have. It is forgotten
-    before the next step goes out, or with the turn.
+    """A whole step waits for its commit: who takes over from here on goes on from what readers have, also if its last
+    word was not out when it was whole. The next step takes its place; with the turn it is forgotten.
     """
     async with pressing(hot) as press:
-        one = publishing(press)
+        one, other = publishing(press), publishing(press, 2)
         one.say("first")
         await wait_until(lambda: hot.asked == ["first"], description="it is out")
+        one.say(" and last")
+        one.hold()
         one.close()
-        for _ in range(10):
-            await asyncio.sleep(0)
-        assert hot.asked == ["first"]
+        other.say("a")
+        await wait_until(lambda: hot.asked[-1] == "a", description="a round has passed")
+        other.say("b")
+        await wait_until(lambda: hot.asked[-1] == "b", description="and another")
+        assert hot.asked == ["first", "a", "b"]
+        assert await _text(hot, 1, "first")
         one.say("second", base=4)
-        await wait_until(lambda: hot.asked == ["first", "clear", "second"], description="the next step goes out")
+        await wait_until(lambda: _text(hot, 1, "second"), description="the next step goes out")
         one.close()
         one.leave()
-        await wait_until(lambda: hot.asked[3:] == ["clear"], description="the turn is over")
+        other.say("c")
+        await wait_until(lambda: hot.asked[-1] == "c", description="the turn has been left: nothing is forgotten yet")
+        assert await _text(hot, 1, "second")
+        one.forget()
+        await wait_until(lambda: _text(hot, 1, ""), description="all is on record")
+        assert hot.asked[3:] == ["second", "c", "clear"]
 
 
 async def test_pieces_are_forgotten_after_those_under_way(hot: Tier):
@@ -264,6 +317,7 @@ async def test_pieces_are_forgotten_after_those_under_way(hot: Tier):
         await wait_until(lambda: hot.asked == ["slow"], description="it is under way")
         one.close()
         one.leave()
+        one.forget()
         hot.answers.set()
         await wait_until(lambda: hot.asked == ["slow", "clear"], description="then it is forgotten")
         await wait_until(lambda: _text(hot, 1, ""), description="nothing is left of it")
@@ -287,6 +341,8 @@ async def test_nothing_stays_behind_a_turn(hot: Tier):
         hot.fails = True
         other.say("refused")
         await wait_until(lambda: "refused" in hot.asked, description="it is under way")
+        other.say("waits")
+        await wait_until(lambda: shown(press).endswith("waits"), description="more of it waits")
         for late in (one, other):
             late.say("unsaid")
             late.leave()
@@ -328,7 +384,7 @@ async def test_whatever_a_tier_raises_what_it_did_not_take_goes_again(hot: Tier,
 
 
 async def test_what_cannot_be_forgotten_keeps_nobody(hot: Tier, monkeypatch: pytest.MonkeyPatch):
-    """A step that one session's part of the tier will not forget is replaced; the others hear nothing of it."""
+    """A turn's last step that one session's part of the tier will not forget expires; the others hear nothing of it."""
     monkeypatch.setattr(publisher, "AGAIN_SECONDS", 3600)
     async with pressing(hot) as press:
         one, other = publishing(press, 1), publishing(press, 2)
@@ -337,10 +393,10 @@ async def test_what_cannot_be_forgotten_keeps_nobody(hot: Tier, monkeypatch: pyt
         await wait_until(lambda: hot.asked == ["first"] * 2, description="both are out")
         hot.keeps = Unavailable("not now", outcome="not_applied")
         one.close()
-        one.say("next", base=9)
+        one.leave()
+        one.forget()
         other.say("!")
-        await wait_until(lambda: len(hot.asked) == 5, description="both go on in one round")
-        assert sorted(hot.asked[2:]) == ["!", "clear", "next"]
+        await wait_until(lambda: hot.asked[2:] == ["clear", "!"], description="the other goes on in the same round")
 
 
 async def test_a_zombie_takes_nobody_along(hot: Tier):
@@ -369,6 +425,7 @@ async def test_a_step_that_closes_as_it_goes_out_is_forgotten_behind(hot: Tier):
                 await asyncio.sleep(0)
             one.close()
             one.leave()
+            one.forget()
             await wait_until(lambda: hot.asked in ([], ["last", "clear"]), description="it is out and over, or neither")
             await wait_until(lambda: _text(hot, 1, ""), description="nothing is left of it")
             hot.asked.clear()

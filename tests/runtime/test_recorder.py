@@ -1,10 +1,12 @@
 """What is brought to be written is written, whatever becomes of what it was to be written with."""
 
 import asyncio
+from collections.abc import Sequence
 from typing import Any
 
 from dalsegno.core.append import Refusal
 from dalsegno.core.input import Message
+from dalsegno.core.item import text_of
 from dalsegno.errors import Unreadable
 from dalsegno.runtime.handle import Turn
 from tests.runtime.fleet import fleet
@@ -71,3 +73,31 @@ async def test_what_is_brought_while_an_end_is_refused_is_written():
         turn = await world.ask(ref, "go")
         assert (turn.status, len(runs), await behind[0]) == ("completed", 2, 1)
         assert [done.step for done in await world.data(ref, "item.done")].count("slow#1") == 1
+
+
+async def test_a_model_is_shown_the_answer_that_is_just_being_written():
+    """Law 13: the agent paused so long that its first answer is on its way into the log; the second model waits."""
+    shown, begun = list[Sequence[object]](), asyncio.Event()
+
+    async def listening(context: Any) -> Any:
+        shown.append([text_of(item) for item in context.items])
+        yield f"answer {len(shown)}"
+
+    async def agent(turn: Turn) -> None:
+        await turn.generate(listening)
+        await begun.wait()
+        await turn.generate(listening)
+
+    async with fleet(agent) as world:
+        ref, commit = await world.session(), world.ones[0].warm.commit
+
+        async def slow(*given: Any, **named: Any) -> Any:
+            if shown:
+                begun.set()
+                for _ in range(100):
+                    await asyncio.sleep(0)
+            return await commit(*given, **named)
+
+        world.ones[0].warm.commit = slow  # type: ignore[method-assign]
+        assert (await world.ask(ref, "go")).status == "completed"
+        assert shown == [["go"], ["go", "answer 1"]]

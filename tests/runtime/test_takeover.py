@@ -213,6 +213,41 @@ async def test_p8_p10_all_deltas_may_be_lost():
         await stream.aclose()
 
 
+async def test_p8_a_whole_answer_that_waits_for_its_commit_is_gone_on_with(monkeypatch: pytest.MonkeyPatch):
+    """The log is away as the model ends, and then its replica dies: the successor has what readers have."""
+    commit, asked, tries = MemoryLog.commit, [], []
+
+    async with fleet(lambda turn: agent(turn), count=2) as world:
+        ref, dying = await world.session(), world.ones[0]
+
+        async def shown() -> bool:
+            return await dying.hot.read(ref) is not None
+
+        async def model(context):
+            asked.append(context)
+            yield "one "
+            if len(asked) == 1:
+                await wait_until(shown, description="the first word is out")
+            yield "two"
+
+        async def agent(turn: Turn) -> None:
+            await turn.generate(model)
+
+        async def away(self: MemoryLog, *given: Any, **more: Any) -> Any:
+            if self is dying.warm and asked:
+                tries.append(given)
+                raise Unavailable("away", outcome="not_applied")
+            return await commit(self, *given, **more)
+
+        monkeypatch.setattr(MemoryLog, "commit", away)
+        receipt = await world.say(ref, "go")
+        await wait_until(lambda: len(tries) > 1, description="the record has been tried twice")
+        await world.kill()
+        turn = await world.end_of(ref, receipt)
+        assert (turn.status, turn.output[-1]["content"][0]["text"]) == ("completed", "one two")
+        assert (await world.data(ref, "turn.started"))[-1].carried == 1 + len("one ")
+
+
 def crashing(effect: Any, *, until: asyncio.Event | None = None, **options: Any):
     """An agent with one tool that hangs on its first run, after its effect."""
     effects: list[str] = []

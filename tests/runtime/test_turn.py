@@ -1,7 +1,9 @@
 """What an agent can do through its turn, and what the log says afterwards."""
 
 import asyncio
+from contextlib import aclosing, suppress
 from datetime import timedelta
+from functools import partial
 from typing import Any
 
 import pytest
@@ -9,14 +11,18 @@ import pytest
 from dalsegno.agents.tool import Crash, outside, tool
 from dalsegno.core.cursor import Cursor
 from dalsegno.core.event import ItemDone
+from dalsegno.core.ids import turn_id
 from dalsegno.core.input import Approval, Cancel, Message, ToolResult
+from dalsegno.core.item import text_of
 from dalsegno.core.part import Arguments, Thought, ToolCall, Usage
 from dalsegno.core.stream import Piece
 from dalsegno.errors import Refused
 from dalsegno.ports import Call
 from dalsegno.runtime.handle import Turn
+from dalsegno.runtime.publisher import PACE_SECONDS
+from dalsegno.runtime.recorder import Recorder
 from dalsegno.runtime.replica import Tuning
-from tests.runtime.fleet import fleet
+from tests.runtime.fleet import fleet, streamed
 from tests.support import wait_until
 
 
@@ -638,6 +644,107 @@ async def test_models_side_by_side_keep_their_texts_apart():
         done = await world.data(ref, "item.done")
         assert sorted(data.step for data in done) == ["a#1", "b#1", "w#1", "w#2"]
         assert [data.streamed for data in done[:2]].count(True) == 1
+
+
+class Live:
+    """A reader, and models that say the next word when the reader has the one before."""
+
+    def __init__(self) -> None:
+        self.frames: list[Any] = []
+        self.begun = asyncio.Event()
+        self.begun.set()
+
+    def model(self, words: str, *, fails: bool = False):
+        async def speak(context):
+            await self.begun.wait()
+            for word in words.split():
+                yield word
+                await wait_until(partial(self.has, word), description=f"readers have {word}")
+            if fails:
+                raise ValueError(words)
+
+        return speak
+
+    def has(self, word: str) -> bool:
+        return any(word in frame.what.delta for frame in self.frames if isinstance(frame.what, Piece))
+
+    async def follow(self, agent) -> dict[str, str]:
+        """What the reader had of each item before it was done; each is as it is on record."""
+        async with fleet(agent) as world:
+            ref = await world.session()
+            receipt = await world.say(ref, "go")
+            stream = await world.any.follow(ref, after=Cursor(receipt.seq - 1), turn=turn_id(ref.id, receipt.turn))
+            async with aclosing(stream):
+                async for frame in stream:
+                    self.frames.append(frame)
+            shown = streamed(self.frames)
+            done = [data.item for data in await world.data(ref, "item.done") if data.streamed]
+            assert {str(item["id"]): text_of(item) for item in done}.items() >= shown.items()
+        return shown
+
+
+async def test_p8_what_is_said_behind_an_answer_that_waits_to_be_recorded_begins_behind_it():
+    """Models begin while answers before them are still to be written: readers have the text of the one that is streamed
+    whole, and nothing of what is said beside it.
+    """
+    live = Live()
+
+    async def at_once(context):
+        yield "at once"
+
+    async def beside(context):
+        yield "un"
+        await asyncio.sleep(5 * PACE_SECONDS)  # readers could be shown it
+        live.begun.set()
+        yield "heard"
+
+    async def agent(turn: Turn) -> None:
+        await turn.generate(at_once)
+        live.begun.clear()
+        said = (at_once, live.model("uno due"), beside)
+        await asyncio.gather(*(turn.generate(model, name=f"model {n}") for n, model in enumerate(said)))
+        await turn.generate(live.model("eins zwei"))
+
+    assert [*(await live.follow(agent)).values()] == ["unodue", "einszwei"]
+
+
+async def test_p8_an_answer_may_be_given_while_the_next_model_is_about_to_begin(monkeypatch: pytest.MonkeyPatch):
+    """Another model has spoken since it was looked up what is on record: that is to be recorded first."""
+    live, said, look = Live(), asyncio.Event(), Recorder._look
+
+    async def slowly(recorder: Recorder) -> None:
+        await look(recorder)
+        task = asyncio.current_task()
+        if task is not None and task.get_name() == "late":
+            await said.wait()
+
+    async def at_once(context):
+        yield "at once"
+
+    async def agent(turn: Turn) -> None:
+        late = asyncio.create_task(turn.generate(live.model("uno due"), name="late"), name="late")
+        await asyncio.sleep(0)
+        await turn.generate(at_once)
+        said.set()
+        await late
+
+    monkeypatch.setattr(Recorder, "_look", slowly)
+    assert [*(await live.follow(agent)).values()] == ["unodue"]
+
+
+async def test_p8_another_answer_is_shown_as_it_comes():
+    """The model failed, and says something else, or less, when it is asked again."""
+    live = Live()
+
+    async def agent(turn: Turn) -> None:
+        with suppress(ValueError):
+            await turn.generate(live.model("one two", fails=True))
+        await turn.generate(live.model("uno due"))
+        with suppress(ValueError):
+            await turn.generate(live.model("eins zwei", fails=True))
+        await turn.generate(live.model("eins"))
+
+    assert [*(await live.follow(agent)).values()] == ["onetwo", "unodue", "einszwei"]
 
 
 async def test_the_arguments_of_a_call_may_come_piece_by_piece():

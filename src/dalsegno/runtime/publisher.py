@@ -5,7 +5,7 @@ Losing pieces costs latency only (P10); being refused means that the session has
 
 import asyncio
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from contextvars import Context
 
 from dalsegno.core.lease import Lease
@@ -66,8 +66,11 @@ class Press:
 
     def _begin(self) -> None:
         self._comes = True
+        self._start(self._run())
+
+    def _start(self, work: Coroutine[object, object, None]) -> None:
         context = Context()  # not that of the turn that speaks first: it would be held
-        task = asyncio.get_running_loop().create_task(self._run(), context=context)
+        task = asyncio.get_running_loop().create_task(work, context=context)
         self._tasks.add(task)
         task.add_done_callback(self._ended, context=context)
 
@@ -102,13 +105,15 @@ class Press:
                 self.want(publisher)
             elif publisher.show():
                 sending[publisher.ref] = publisher
-        return [*sending.values()]
+        if missed := [one for one in sending.values() if one.missed]:
+            self._start(self._send(missed))  # where they are kept somebody is away, perhaps: the others do not wait
+        return [one for one in sending.values() if not one.missed]
 
     async def _send(self, sending: "Sequence[Publisher]") -> None:
         failed: Failures | None = None
         try:
-            # What cannot be forgotten now is replaced by what follows, or expires.
-            forgotten = [self._hot.clear(one.ref, one.epoch) for one in sending if one.forgets]
+            # What cannot be forgotten now is replaced by the next turn's, or expires.
+            forgotten = [self._hot.clear(one.ref, one.epoch) for one in sending if not one.sending]
             if forgotten:
                 await asyncio.gather(*forgotten, return_exceptions=True)
             batches = [Batch(one.ref, one.epoch, one.sending) for one in sending if one.sending]
@@ -127,17 +132,17 @@ class Publisher:
         self.ref = Ref(lease.tenant, lease.session)
         self.epoch = lease.epoch
         self.sending: Sequence[Piece] = ()
-        """What is on its way to the hot tier."""
-        self.forgets = False
-        """The step before is forgotten first."""
+        """What is on its way to the hot tier; nothing = it is to forget what it has."""
+        self.missed = False
+        """What was sent last was not taken."""
         self._press = press
         self._on_lost = on_lost
         self._news: News | None = None
         """The step that is being said; it knows what nobody has been shown."""
         self._unsent: list[Piece] = []
         """What readers here have been shown, and the hot tier is still to be given."""
-        self._shown = self._done = self._over = False
-        """Something of the step is out; a step is on record that was; no more steps."""
+        self._shown = self._done = self._over = self._settled = False
+        """Something of the step is out; a step is whole that was; no more steps; all of them are on record."""
         self._due = self._away = False
         """The press knows that there is something; the hot tier has not answered, or is left alone for a while."""
 
@@ -153,8 +158,8 @@ class Publisher:
             self._news = None
 
     def close(self) -> None:
-        """The step is whole, and soon on record: what is not out yet need not go. The hot tier forgets it with the next
-        step, or the turn: until it is on record, whoever takes over goes on from there.
+        """The step is whole, and soon on record: what is not out yet need not go. In the hot tier the next step takes
+        its place, or the turn's end: until it is on record, whoever takes over goes on from there.
         """
         self._news, self._unsent = None, []
         if self._shown:
@@ -163,6 +168,10 @@ class Publisher:
     def leave(self) -> None:
         """The turn is over here: nothing more goes out."""
         self._news, self._unsent, self._over = None, [], True
+
+    def forget(self) -> None:
+        """All that was shown is on record: the hot tier is to forget the last of it."""
+        self._settled = True
         if self._done:
             self._want()
 
@@ -174,18 +183,18 @@ class Publisher:
             self._press.hub.live(self.ref, pieces, epoch=self.epoch)
             self._shown = True
             self._unsent = [*self._unsent, *pieces] if len(self._unsent) < LATE_MAX else []
-        if self._away or not (self._unsent or self._done):
+        if self._away or not self._owes:
             return False
         self._away = True
-        self.sending, self._unsent = self._unsent, []
-        self.forgets, self._done = self._done, False
+        self.sending, self._unsent, self._done = self._unsent, [], False
         return True
 
     def sent(self, failed: Failures | None) -> None:
         """The hot tier has accepted what was being sent, of all but these. None = it did not say."""
         pieces, self.sending = self.sending, ()
         error = failed.get(self.ref) if failed else None
-        if failed is None or isinstance(error, DalsegnoError):
+        self.missed = failed is None or isinstance(error, DalsegnoError)
+        if self.missed:
             # These go with what comes next, or by themselves: what the hot tier has of a step has no gaps.
             if not (self._done or self._over):
                 self._unsent = [*pieces, *self._unsent]
@@ -199,8 +208,13 @@ class Publisher:
 
     def _back(self) -> None:
         self._away = False
-        if self._unsent or (self._done and self._over):
+        if self._owes:
             self._want()
+
+    @property
+    def _owes(self) -> bool:
+        """Whether the hot tier is to be given something, or to forget what it was."""
+        return bool(self._unsent) or (self._done and self._settled)
 
     def _want(self) -> None:
         if not self._due:

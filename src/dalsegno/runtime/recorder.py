@@ -122,8 +122,8 @@ class Recorder:
             self._looking = asyncio.get_running_loop().create_task(self._look())
 
     async def settle(self) -> None:
-        """Write what was deferred and read what others have appended, if there is anything."""
-        if self._queue or self._unsure is not None:
+        """Write what was deferred, if it is not being written, and read what others have appended."""
+        if self._queue or self._unsure is not None or self._lock.locked():
             await self.append(())
         await self._look()
 

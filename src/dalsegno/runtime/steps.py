@@ -65,7 +65,10 @@ class Speaker:
             return await self._listen(model(), self._generation(), StepRecord((), through, inside=inside), key=key)
         self._speaking = asyncio.current_task()
         try:
-            generation = self._open = self._open or self._generation()
+            if self._open is None:
+                await self._recorder.settle()  # what another has said meanwhile may wait to be recorded
+                self._open = self._generation()
+            generation = self._open
             generation.ask(label or key)
             return await self._listen(model(), generation, StepRecord((), through), key=key)
         finally:

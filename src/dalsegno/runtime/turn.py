@@ -125,6 +125,7 @@ async def run_turn(lease: Lease, session: Session, written: Sequence[Event], aro
         running.publisher.leave()
         recorder.over = True
     if not recorder.lost:
+        running.publisher.forget()
         around.contexts.give_back(recorder.ref, recorder.transcript)
     return None if ended is None else ended.lease
 
