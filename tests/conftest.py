@@ -4,7 +4,12 @@ And what tests of several rooms ask for by name: a PostgreSQL, a database of it,
 
 Laws are checked on the same examples each time, however slow the machine is; `--hypothesis-profile=explore` looks
 further.
+
+Processes that tests start keep what they have compiled, wherever that is unwanted otherwise: hundreds of replicas begin
+with the same modules, and to compile these is a third of the work of a start.
 """
+
+import os
 
 import pytest
 from hypothesis import HealthCheck, settings
@@ -12,6 +17,8 @@ from hypothesis import HealthCheck, settings
 from tests.postgres import database, proxy, server
 
 __all__ = ["database", "proxy", "server"]
+
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 
 settings.register_profile(
     "laws",

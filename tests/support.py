@@ -9,7 +9,8 @@ import anyio
 import pytest
 
 FIRST_PAUSE_SECONDS = 0.001
-LONGEST_PAUSE_SECONDS = 0.05
+LONGEST_PAUSE_SECONDS = 0.02
+PAUSE_GROWTH = 1.25
 
 
 async def wait_until(predicate: Callable[[], Any], *, description: str, timeout: float = 10.0) -> Any:
@@ -30,4 +31,4 @@ async def wait_until(predicate: Callable[[], Any], *, description: str, timeout:
         if time.monotonic() - started > timeout:
             pytest.fail(f"waited {timeout:g} s until {description}; the last value was {value!r}")
         await anyio.sleep(pause)
-        pause = min(pause * 2, LONGEST_PAUSE_SECONDS)
+        pause = min(pause * PAUSE_GROWTH, LONGEST_PAUSE_SECONDS)

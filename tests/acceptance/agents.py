@@ -5,7 +5,8 @@
 One model step and one tool call for each entry of `do`, then a last model step. Whatever it does to the world is a line
 in the ledger (`tests.acceptance.ledger`), written before the model is asked or after the tool has acted. A message that
 is no such JSON is said back. `voice`: `same` = another attempt says the same, `own` = each process speaks for itself.
-`first_pace_ms`: the pace of a turn's first attempt, for tests that have to hit it in the middle of a step.
+`first_pace_ms`: the pace of a turn's first attempt, for tests that have to hit it in the middle of a step;
+`slow_step`: the only one for which it holds.
 """
 
 import asyncio
@@ -135,7 +136,7 @@ def _model(turn: Turn, script: dict[str, Any], number: int) -> Any:
             attempt=turn.attempt,
         )
         pace = script.get("pace_ms", 5)
-        if turn.attempt == 1:
+        if turn.attempt == 1 and script.get("slow_step", number) == number:
             pace = script.get("first_pace_ms", pace)
         for word in words(script, number):
             yield word

@@ -70,7 +70,7 @@ async def test_everything_acknowledged_goes_on_after_the_whole_fleet_died(
             for place, seen in enumerate(now):
                 for turn in range(2):
                     name = f"f{number}-{place}-{turn}"
-                    script = {"id": name, "do": ["keyed", "transactional"], "words": 12, "pace_ms": 5, "voice": "same"}
+                    script = {"id": name, "do": ["keyed", "transactional"], "words": 12, "pace_ms": 2, "voice": "same"}
                     seen.said.append(Said(script, await seen.session.send(json.dumps(script), key=name)))
             busy = len(ledger.lines("model"))
             for replica in fleet:
@@ -104,7 +104,8 @@ async def test_a_turn_that_kills_three_replicas_fails_and_harms_nobody(
     async with supervised(TARGET, folder=tmp_path, options=options, environment=environment) as fleet:
         async with Client(fleet.ready[0].url, retry=STUBBORN) as client:
             others = [await client.sessions.create() for _ in range(BYSTANDERS)]
-            long = [{"id": f"b{number}", "do": ["keyed"], "words": 30, "pace_ms": 25} for number in range(BYSTANDERS)]
+            pace = {"words": 30, "first_pace_ms": 25, "pace_ms": 8}
+            long = [{"id": f"b{number}", "do": ["keyed"], **pace} for number in range(BYSTANDERS)]
             beside = [await other.send(json.dumps(script)) for other, script in zip(others, long, strict=True)]
             session = await client.sessions.create()
             receipt = await session.send(json.dumps({"id": "p", "do": ["poison"], "words": 1}))

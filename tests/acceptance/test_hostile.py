@@ -24,7 +24,7 @@ from tests.acceptance.verdict import ends, log_of
 pytestmark = [pytest.mark.timeout(seconds(180))]
 
 SEED = 5
-LANES = 8
+LANES = 16
 ANSWER_SECONDS = 10.0
 HANGS_UP_SECONDS = 1.0
 """How long an answer is waited for that need not come: for half a request, say."""

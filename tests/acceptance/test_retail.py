@@ -1,13 +1,13 @@
-"""Real input: a morning at a shop. 114 customers at once, three replicas, and one of them is killed every second.
+"""Real input: a morning at a shop. 114 customers at once, three replicas, and one of them is killed twice a second.
 
 A retail support agent is served by `dalsegno serve`, three processes over one SQLite file, and then again over
 PostgreSQL, Redis and S3. Its model is scripted: it
 plays the 114 tasks of the retail domain of tau2-bench (`../shared/data/retail`), 550 tool calls, by looking at nothing
 but the context. The tools talk to the shop, a process of its own that is never killed. A write goes there with the
 call's key, and only after the customer has said yes to it, in a turn of its own: 114 + 176 turns. All customers come at
-once and take their time to say yes, so that the fleet is never idle. Meanwhile a random replica is killed (`kill -9`)
-about every second and started again, until everybody is served. Then everything is compared with the same actions
-applied directly, once, by a loop.
+once and take their time to say yes: the yeses are spread over 32 kills, so that there is work whenever one falls, on a
+slow machine too. Meanwhile a random replica is killed (`kill -9`) about twice a second and started again, until
+everybody is served. Then everything is compared with the same actions applied directly, once, by a loop.
 
 **Tasks that exclude each other.** Every task of the data is meant for a fresh shop: 42 orders are wanted by two to five
 tasks, and who comes second would be refused. So the shop has five branches with a copy of the books each, and tasks
@@ -19,10 +19,10 @@ call has one right answer (asserted, by applying the tasks in two orders).
 (task 64 exchanges an order that is not delivered, task 105 pays 21.10 with a gift card that holds 17.00): 174 change
 the books. A refusal is decided once per key as well.
 
-**Poisoned turns.** A turn under which three replicas die fails, by design. With one kill a second among three replicas
-a turn of d seconds meets three with probability of about (d/3)³/6: for 290 turns of 0.5 s that is 20 %, too much for a
-test. The killer therefore waits, before each kill, until every turn that was open at the last kill but one has ended:
-no turn ever meets three, and the probability is 0. It costs nothing while turns are shorter than a second.
+**Poisoned turns.** A turn under which three replicas die fails, by design. With two kills a second among three replicas
+a turn of d seconds meets three with probability of about (2d/3)³/6: for 290 turns of 0.5 s that is nearly certain to
+happen to one. The killer therefore waits, before each kill, until every turn that was open at the last kill but one has
+ended: no turn ever meets three, and the probability is 0.
 """
 
 import logging

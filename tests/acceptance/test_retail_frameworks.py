@@ -48,7 +48,7 @@ AGENTS = {
 }
 PLACES = ["embedded", *(["stack"] if RELEASE else [])]
 EVERY = size(4, 1)
-SPAN_SECONDS = float(size(9, 100))
+SPAN_BLOWS = float(size(5, 40))
 KILLS_MIN = size(2, 15)
 WITHIN_SECONDS = float(size(90, 300))
 REST_SECONDS = (0.2, 0.6)
@@ -97,7 +97,7 @@ def case(request: pytest.FixtureRequest, tiers: Tiers, tmp_path_factory: pytest.
     if data is None:
         pytest.skip(missing())
     data, here = data.resolve(), tmp_path_factory.mktemp("retail")
-    show = Show(AGENTS[request.param], span=SPAN_SECONDS, rest=REST_SECONDS, within=WITHIN_SECONDS)
+    show = Show(AGENTS[request.param], span=SPAN_BLOWS, rest=REST_SECONDS, within=WITHIN_SECONDS)
     with (
         running("dalsegno.testing.model", "retail.script:answer", environment={"RETAIL_DATA": str(data)}) as url,
         httpx2.Client(base_url=url, timeout=60) as http,

@@ -33,7 +33,7 @@ from tests.acceptance.test_fleet import DRAIN, survive_restarts
 from tests.acceptance.test_hostile import survive_shots
 from tests.acceptance.test_kill import Blow, survive_kills
 from tests.acceptance.test_streams import survive_cuts
-from tests.acceptance.test_takeover import SHORT_LEASE, measure_takeovers, survive_pauses
+from tests.acceptance.test_takeover import SHORT_LEASE, STOPPED, measure_takeovers, survive_pauses
 from tests.acceptance.test_undo import TARGET as UNDOING
 from tests.acceptance.test_undo import survive_undoing
 from tests.acceptance.verdict import Seen, _streamed, log_of, world_of
@@ -111,7 +111,7 @@ async def test_a_stopped_replica_cannot_write_when_it_wakes(serving: Serving, le
     """P4: "A replica that lost its lease, however long it was paused and whatever its clock says, cannot append to a
     turn, end it, or publish to its stream", though the database keeps the connections of the stopped one open.
     """
-    async with serving(options=SHORT_LEASE) as fleet:
+    async with serving(replicas=STOPPED + 2, options=SHORT_LEASE) as fleet:
         await survive_pauses(fleet, stack_size(3, 20, 500), ledger, database)
 
 

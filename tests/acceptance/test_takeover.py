@@ -4,6 +4,7 @@ import asyncio
 import json
 import statistics
 from collections.abc import Mapping
+from contextlib import AsyncExitStack
 from datetime import timedelta
 from functools import partial
 from pathlib import Path
@@ -24,6 +25,8 @@ pytestmark = [pytest.mark.xdist_group("processes"), pytest.mark.timeout(seconds(
 
 P50_SECONDS, P99_SECONDS = 0.3, 1.0
 SHORT_LEASE = ("--lease-ttl", "600ms")
+STOPPED = 4
+"""How many replicas are stopped at once."""
 Script = dict[str, Any]
 
 
@@ -41,7 +44,7 @@ async def measure_takeovers(fleet: Fleet, kills: int, ledger: Ledger) -> None:
     async with Client(fleet.urls, retry=STUBBORN) as client:
         session = await client.sessions.create()
         for number in range(kills):
-            script = {"id": f"t{number}", "do": [], "words": 40, "pace_ms": 10, "first_pace_ms": 100}
+            script = {"id": f"t{number}", "do": [], "words": 40, "pace_ms": 2, "first_pace_ms": 100}
             receipt = await session.send(json.dumps(script))
             owner, _ = await running(fleet, ledger, script)
             killed = asyncio.get_running_loop().time()
@@ -70,50 +73,72 @@ async def test_a_stopped_replica_cannot_write_when_it_wakes(serving: Serving, le
     """P4: "A replica that lost its lease, however long it was paused and whatever its clock says, cannot append to a
     turn, end it, or publish to its stream." And it serves again once it is awake.
     """
-    async with serving(options=SHORT_LEASE) as fleet:
+    async with serving(replicas=STOPPED + 2, options=SHORT_LEASE) as fleet:
         await survive_pauses(fleet, size(20, 500), ledger, database)
 
 
 async def survive_pauses(fleet: Fleet, pauses: int, ledger: Ledger, database: Path | str) -> None:
-    """Stop whoever runs a turn until another replica has it, one turn after another; then everything is judged."""
+    """Stop all but two replicas, each in the middle of a turn, until the others have these turns, again and again; then
+    everything is judged.
+    """
     stale, seen_by = list[str](), list[Seen]()
-    async with Client(fleet.urls, retry=STUBBORN) as client:
-        for number in range(pauses):
-            session = await client.sessions.create()
-            # Every other replica is stopped at the worst moment: a result in its hands, about to be recorded.
-            do = ["keyed", "once", "transactional"] if number % 2 else ["keyed", "halt", "once"]
-            script = {"id": f"z{number}", "do": do, "words": 10, "pace_ms": 15, "first_pace_ms": 40, "voice": "own"}
-            said = Said(script, await session.send(json.dumps(script)))
-            zombie, _ = await running(fleet, ledger, script, step=number % 4 if number % 2 else 1)
-            if number % 2:
-                zombie.pause()
-            else:
-                await wait_until(
-                    partial(ledger.lines, "halt", label=f"{script['id']}/1"), description="it has stopped itself"
-                )
-            others = Client([url for url, replica in zip(fleet.urls, fleet, strict=True) if replica is not zombie])
+    async with AsyncExitStack() as open_ones:
+        clients = [await open_ones.enter_async_context(Client(url, retry=STUBBORN)) for url in fleet.urls]
+        while len(seen_by) < pauses:
+            names = range(len(seen_by), min(len(seen_by) + STOPPED, pauses))
+            caught = await asyncio.gather(
+                *(stopped(clients[name % len(clients)], fleet, ledger, name) for name in names)
+            )
+            zombies = [zombie for _, zombie in caught]
+            assert len(set(zombies)) == len(zombies), "each ran one turn"
+            others = Client([url for url, replica in zip(fleet.urls, fleet, strict=True) if replica not in zombies])
             async with others:
                 await wait_until(
-                    partial(taken_over, ledger, script, zombie.pid),
-                    description="another replica has taken over",
+                    lambda caught=caught: all(  # type: ignore[misc]
+                        taken_over(ledger, seen.said[0].script, zombie.pid) for seen, zombie in caught
+                    ),
+                    description="other replicas have taken over",
                     timeout=15,
                 )
-                zombie.resume()
-                turn = await others.session(session.id).turn(said.receipt.turn, wait=timedelta(seconds=20))
-            assert turn["status"] == "completed", turn
-            await serves(fleet, zombie)
-            log = await log_of(session)
-            stale += written_by_the_stopped(log, zombie.pid)
-            seen_by.append(Seen(session, [said]))
-        logs = [await log_of(client.session(seen.session.id)) for seen in seen_by]
+                for zombie in zombies:
+                    zombie.resume()
+                for seen, _ in caught:
+                    session = others.session(seen.session.id)
+                    turn = await session.turn(seen.said[0].receipt.turn, wait=timedelta(seconds=20))
+                    assert turn["status"] == "completed", turn
+            await asyncio.gather(*(serves(fleet, zombie) for zombie in zombies))
+            for seen, zombie in caught:
+                stale += written_by_the_stopped(await log_of(seen.session), zombie.pid)
+                seen_by.append(seen)
+        logs = [await log_of(seen.session) for seen in seen_by]
     world = world_of(ledger, database)
     violations = [found for seen, log in zip(seen_by, logs, strict=True) for found in judge(seen, log, world)]
     # What a zombie does before it hears that it is one is not written: models may be asked twice.
     violations = [found for found in violations if "asked again" not in found]
     fenced = sum(event["type"] == "turn.started" and event["data"]["attempt"] > 1 for log in logs for event in log)
-    publish(f"{pauses} pauses, {fenced} take-overs, {len(stale)} stale writes, {len(violations)} violations")
+    publish(f"{len(seen_by)} pauses, {fenced} take-overs, {len(stale)} stale writes, {len(violations)} violations")
     assert stale == [] and violations == []
     assert fenced >= pauses
+
+
+async def stopped(client: Client, fleet: Fleet, ledger: Ledger, number: int) -> tuple[Seen, Served]:
+    """A new session, and the replica that was stopped in the middle of its turn.
+
+    Every other time it is stopped at the worst moment: a result in its hands, about to be recorded. Those that are
+    stopped at once are stopped in the same step: nobody takes a turn over who is about to be stopped.
+    """
+    place = number // STOPPED
+    do, step = (["keyed", "once", "transactional"], place % 4) if place % 2 else (["keyed", "halt", "once"], 1)
+    script = {"id": f"z{number}", "do": do, "words": 10, "voice": "own"}
+    script |= {"pace_ms": 10, "first_pace_ms": 40, "slow_step": step}
+    session = await client.sessions.create()
+    said = Said(script, await session.send(json.dumps(script)))
+    zombie, _ = await running(fleet, ledger, script, step=step)
+    if place % 2:
+        zombie.pause()
+    else:
+        await wait_until(partial(ledger.lines, "halt", label=f"{script['id']}/1"), description="it has stopped itself")
+    return Seen(session, [said]), zombie
 
 
 async def running(fleet: Fleet, ledger: Ledger, script: Script, *, step: int = 0) -> tuple[Served, Mapping[str, Any]]:

@@ -7,6 +7,7 @@ import asyncio
 import json
 from collections import Counter
 from collections.abc import Callable
+from contextvars import ContextVar
 from datetime import timedelta
 from itertools import count
 from typing import Any
@@ -28,28 +29,31 @@ from tests.agents.oai import WIRES, Wire, model_of
 from tests.runtime.fleet import Fleet, streamed
 from tests.support import wait_until
 
-EFFECTS: Counter[str] = Counter()
+EFFECTS: ContextVar[Counter[str]] = ContextVar("effects")
+"""What the tools of a play did: several are on at once."""
+AT_ONCE = 3
+"""Plays: most of what one takes it waits for words."""
 
 
 @function_tool
 @dalsegno.tool(effect="keyed")
 async def pay(amount: int) -> str:
     """Pay; the bank knows the key."""
-    EFFECTS[f"pay {dalsegno.current_call().key}"] = 1
+    EFFECTS.get()[f"pay {dalsegno.current_call().key}"] = 1
     return f"paid {amount}"
 
 
 @function_tool
 async def post(text: str) -> str:
     """Post a letter: nobody can tell whether it was posted."""
-    EFFECTS[f"post {text}"] += 1
+    EFFECTS.get()[f"post {text}"] += 1
     return "posted"
 
 
 @function_tool(needs_approval=True)
 async def refund(amount: int) -> str:
     """Refund."""
-    EFFECTS["refund"] += 1
+    EFFECTS.get()["refund"] += 1
     return f"refunded {amount}"
 
 
@@ -155,7 +159,7 @@ async def problems(play: Play, crasher: Crasher, ref: Any, *, effects: dict[str,
             found.append(f"{data['step']} was shown something else than the log up to {data['through']}")
         if adopted and event.seq < adopted[0] and any(number > crasher.before for number in numbers):
             found.append(f"{data['step']} was on record and the model was asked again")
-    counted = Counter(name.split()[0] for name, times in EFFECTS.items() for _ in range(times))
+    counted = Counter(name.split()[0] for name, times in EFFECTS.get().items() for _ in range(times))
     unknown = sum("outcome of this call is unknown" in str(data) for data in done)
     for name, wanted in effects.items():
         if counted[name] > wanted or counted[name] + unknown < wanted:
@@ -163,25 +167,27 @@ async def problems(play: Play, crasher: Crasher, ref: Any, *, effects: dict[str,
     return found
 
 
+async def crash_at(place: int) -> tuple[str | None, list[str]]:
+    """Where the replica died at its step of that number, and what came of it that must not be."""
+    EFFECTS.set(Counter())
+    paced = at_pace(script, delay=timedelta(milliseconds=3))  # what is said faster goes out in one piece
+    async with ModelServer(paced) as server:
+        play = Play(server, desk, "responses")
+        crasher, ref = await play.run(place)
+        found = await problems(play, crasher, ref, effects={"pay": 1, "post": 2, "refund": 1})
+        await play.close()
+    return crasher.point, [f"crash {place} at {crasher.point}: {text}" for text in found]
+
+
 async def test_a_crash_at_every_step():
     """Wherever its replica dies, the turn completes on another one, and each effect happened once at most."""
     broken, points = list[str](), Counter[str | None]()
-    paced = at_pace(script, delay=timedelta(milliseconds=3))  # what is said faster goes out in one piece
-    async with ModelServer(paced) as server:
-        for place in count(1):
-            EFFECTS.clear()
-            server.log.clear()
-            play = Play(server, desk, "responses")
-            crasher, ref = await play.run(place)
-            points[crasher.point] += 1
-            effects = {"pay": 1, "post": 2, "refund": 1}
-            broken += [
-                f"crash {place} at {crasher.point}: {text}"
-                for text in await problems(play, crasher, ref, effects=effects)
-            ]
-            await play.close()
-            if crasher.point is None or len(broken) > 10:
-                break
+    for first in count(1, AT_ONCE):
+        for point, found in await asyncio.gather(*map(crash_at, range(first, first + AT_ONCE))):
+            points[point] += 1
+            broken += found
+        if None in points or len(broken) > 10:
+            break
     assert not broken, "\n".join(broken[:20])
     assert points["log.commit:before"] > 5
     assert points["hot.publish:after"] > 2
@@ -223,7 +229,7 @@ async def test_a_crash_at_every_delta(wire: Wire):
     """The successor's answer repeats what readers have and goes on: every item whole, once, without a gap."""
     async with ModelServer(by_round(ANSWER, "Paid.")) as server:
         for at in count():
-            EFFECTS.clear()
+            EFFECTS.set(Counter())
             server.log.clear()
             _, log, frames = await cut(server, wire, at)
             done = [json.loads(event.data) for event in log if event.type == "item.done"]
@@ -232,7 +238,7 @@ async def test_a_crash_at_every_delta(wire: Wire):
             assert not [data for data in done if data["item"]["status"] == "incomplete"]
             assert streamed(frames) == {name: text for name, text in texts.items() if name in streamed(frames)}
             assert [text for text in texts.values() if "forty" in text] == ["The answer is forty two."]
-            assert sum(EFFECTS.values()) == 1
+            assert sum(EFFECTS.get().values()) == 1
             assert not server.log.refusals
             assert len(server.log.entries) == 3, "the open step is asked for again, and nothing else"
             if at > server.log.entries[0].deltas:

@@ -6,11 +6,12 @@ import socket
 import struct
 from collections.abc import Callable, Iterable
 from contextlib import AsyncExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import timedelta
-from typing import Any, Literal, Self
+from typing import Any, Literal
 
 from dalsegno.client import Client, Retry
+from dalsegno.testing.listener import Listener
 
 End = Literal["keep", "finish", "reset", "hang"]
 QUICK = Retry(rounds=3, base=timedelta(milliseconds=1), longest=timedelta(milliseconds=2), idle=timedelta(seconds=5))
@@ -72,56 +73,29 @@ def frame(cursor: str, type: str, data: object = None, *, turn: str | None = "t"
 RECEIPT = {"session": "s", "turn": "t", "seq": 1, "status": "running", "replayed": False}
 
 
-@dataclass
-class Replica:
+class Replica(Listener):
     """Serves `respond(request)`, or what is left of `script`; keeps what it was asked."""
 
-    script: list[Reply] = field(default_factory=list)
-    respond: Callable[[Request], Reply] | None = None
-    requests: list[Request] = field(default_factory=list)
-    port: int = 0
-    _tasks: set[asyncio.Task[None]] = field(default_factory=set)
-    _server: asyncio.Server | None = None
+    def __init__(self, script: Iterable[Reply] = (), respond: Callable[[Request], Reply] | None = None) -> None:
+        super().__init__(self._answer)
+        self.script = list(script)
+        self.respond = respond
+        self.requests: list[Request] = []
 
-    @property
-    def url(self) -> str:
-        return f"http://127.0.0.1:{self.port}"
-
-    async def __aenter__(self) -> Self:
-        self._server = await asyncio.start_server(self._accept, "127.0.0.1", 0)
-        self.port = self._server.sockets[0].getsockname()[1]
-        return self
-
-    async def __aexit__(self, *_: object) -> None:
-        assert self._server is not None
-        self._server.close()
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
-
-    def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        task = asyncio.create_task(self._serve(reader, writer))
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
-        task.add_done_callback(lambda _: writer.close())  # also if it was cancelled before it began
-
-    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        try:
-            while (request := await _read(reader)) is not None:
-                self.requests.append(request)
-                reply = self.respond(request) if self.respond else self.script.pop(0)
-                writer.write(reply.raw)
-                await writer.drain()
-                if reply.end == "hang":
-                    await reader.read()
-                if reply.end == "reset":
-                    sock = writer.get_extra_info("socket")
-                    sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-                    writer.transport.abort()
-                if reply.end != "keep":
-                    return
-        except ConnectionError:
-            pass
+    async def _answer(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        while (request := await _read(reader)) is not None:
+            self.requests.append(request)
+            reply = self.respond(request) if self.respond else self.script.pop(0)
+            writer.write(reply.raw)
+            await writer.drain()
+            if reply.end == "hang":
+                await reader.read()
+            if reply.end == "reset":
+                sock = writer.get_extra_info("socket")
+                sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+                writer.transport.abort()
+            if reply.end != "keep":
+                return
 
 
 async def _read(reader: asyncio.StreamReader) -> Request | None:

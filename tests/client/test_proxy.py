@@ -9,40 +9,27 @@ from typing import Literal
 
 import pytest
 
-from dalsegno.testing.proxy import BlackHole, Cut, Delay, DropReplies, FaultProxy, Pass, Refuse, Throttle
+from dalsegno.testing.listener import Listener
+from dalsegno.testing.proxy import Address, BlackHole, Cut, Delay, DropReplies, FaultProxy, Pass, Refuse, Throttle
 from tests.support import wait_until
 
 
-class Echo:
-    """Answers every byte with itself, tagged with how often it was connected to."""
+class Echo(Listener):
+    """Answers every byte with itself, and keeps what it heard."""
 
     def __init__(self) -> None:
+        super().__init__(self._echo)
         self.heard = b""
-        self.address = ("127.0.0.1", 0)
-        self._server: asyncio.Server | None = None
 
-    async def __aenter__(self) -> "Echo":
-        self._server = await asyncio.start_server(self._serve, *self.address)
-        self.address = self._server.sockets[0].getsockname()
-        return self
+    @property
+    def address(self) -> Address:
+        return "127.0.0.1", self.port
 
-    async def __aexit__(self, *_: object) -> None:
-        self.stop()
-
-    def stop(self) -> None:
-        assert self._server is not None
-        self._server.close()
-
-    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        try:
-            while piece := await reader.read(4096):
-                self.heard += piece
-                writer.write(piece)
-                await writer.drain()
-        except ConnectionError:
-            pass
-        finally:
-            writer.close()
+    async def _echo(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        while piece := await reader.read(4096):
+            self.heard += piece
+            writer.write(piece)
+            await writer.drain()
 
 
 class Wire:
@@ -208,7 +195,7 @@ async def test_all_connections_are_reset_at_once(bench: Bench, echo: Echo):
 async def test_targets_take_turns_and_those_that_refuse_are_passed_over(bench: Bench, echo: Echo):
     """Like a load balancer; with no target left the client is reset."""
     async with Echo() as other, Echo() as gone:
-        gone.stop()
+        await gone.__aexit__()
         bench.proxy.targets = [echo.address, gone.address, other.address]
         for _ in range(4):
             wire = await bench.wire()

@@ -18,7 +18,7 @@ from hypothesis.stateful import invariant
 from redis.cluster import RedisCluster
 
 from dalsegno.ports import Ref, Warm
-from dalsegno.stores.redis import RedisLog
+from dalsegno.stores.redis import RedisLog, fleet
 from dalsegno.stores.redis.beat import Beat
 from dalsegno.stores.redis.keys import Layout, name_of
 from dalsegno.stores.redis.place import parse
@@ -204,11 +204,19 @@ class TestClusterFleet(InCluster, FleetCases):
     pass
 
 
+@pytest.fixture
+def surely(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nobody loses a connection and lives: a death need not be looked at twice a fifth of a second apart."""
+    monkeypatch.setattr(fleet, "GRACE_SECONDS", 0.001)
+
+
+@pytest.mark.usefixtures("surely")
 def test_like_the_model(one: str) -> None:
     """Hypothesis finds acts, and after each the store holds what the memory store holds."""
     compare(one, examples=5)
 
 
+@pytest.mark.usefixtures("surely")
 def test_a_cluster_is_like_the_model(cluster: str) -> None:
     """The same, over the parts of a log in a cluster."""
     compare(cluster, examples=3)

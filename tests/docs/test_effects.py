@@ -2,11 +2,12 @@
 
 import asyncio
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, closing
+from contextlib import asynccontextmanager
 from typing import Any
 
 import pytest
 
+from dalsegno.testing.listener import Listener
 from tests.docs.pages import DOCS, blocks
 from tests.runtime.fleet import fleet
 
@@ -37,18 +38,16 @@ async def bank() -> AsyncIterator[tuple[str, list[str]]]:
     keys: list[str] = []
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        with closing(writer):
-            while head := await _head(reader):
-                pairs = [line.split(": ", 1) for line in head.split("\r\n")[1:] if line]
-                headers = {name.lower(): value for name, value in pairs}
-                keys.append(headers["idempotency-key"])
-                await reader.readexactly(int(headers.get("content-length", 0)))
-                writer.write(b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok")
-                await writer.drain()
+        while head := await _head(reader):
+            pairs = [line.split(": ", 1) for line in head.split("\r\n")[1:] if line]
+            headers = {name.lower(): value for name, value in pairs}
+            keys.append(headers["idempotency-key"])
+            await reader.readexactly(int(headers.get("content-length", 0)))
+            writer.write(b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok")
+            await writer.drain()
 
-    server = await asyncio.start_server(serve, "127.0.0.1", 0)
-    async with server:
-        yield f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}", keys
+    async with Listener(serve) as server:
+        yield server.url, keys
 
 
 async def _head(reader: asyncio.StreamReader) -> str:

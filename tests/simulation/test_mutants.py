@@ -34,6 +34,21 @@ from dalsegno.testing.world.world import comings_and_goings, run_seed, troubles
 from tests.simulation.small import make_much_of_little
 
 WORLDS_MOST = 800
+SEEN_IN = {
+    "a_deletion_under_the_old_epoch": 155,
+    "hints_without_a_poll": 67,
+    "what_is_undone_is_undone_again": 62,
+    "a_lost_answer_is_taken_for_a_refusal": 61,
+    "a_sweep_without_an_epoch": 48,
+    "recovery_at_start_only": 37,
+    "the_first_is_undone_first": 26,
+    "a_turn_that_owes_is_ended": 26,
+    "a_poisonous_turn_is_never_given_up": 19,
+    "what_is_half_erased_is_read": 17,
+    "no_fence_in_append": 15,
+    "half_a_fork_is_not_on_record": 11,
+}
+"""Worlds that notice what few notice, as far as is known: a seed that is out of date costs time and nothing else."""
 Mutate = Callable[[pytest.MonkeyPatch], None]
 replace = msgspec.structs.replace
 MUTANTS: dict[str, Mutate] = {}
@@ -457,12 +472,15 @@ def a_turn_that_owes_is_ended(patch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.parametrize("name", list(MUTANTS))
 def test_a_mutant_is_caught(name: str, monkeypatch: pytest.MonkeyPatch):
-    """Without the mechanism that the mutant takes out, a promise is broken in one of the first worlds."""
+    """Without the mechanism that the mutant takes out, a promise is broken in one of the first worlds.
+
+    None is broken there with it: `test_worlds` looks at the same seeds.
+    """
     if name in COMING_AND_GOING:
         make_much_of_little(monkeypatch)
     story = comings_and_goings if name in COMING_AND_GOING else troubles
     MUTANTS[name](monkeypatch)
-    for seed in range(WORLDS_MOST):
+    for seed in (SEEN_IN.get(name, 0), *range(WORLDS_MOST)):
         if run_seed(seed, story).broken:
             return
     pytest.fail(f"{WORLDS_MOST} worlds did not notice: {MUTANTS[name].__doc__}")

@@ -61,11 +61,13 @@ async def hold(path: Path, name: str, count: int) -> None:
 
 
 def _fork_a_child() -> None:
-    """One that outlives us for a while. It speaks once `fork` has returned in it, that is, once its hooks have run."""
+    """One that outlives us, until nobody can speak to it. It speaks once `fork` has returned in it, that is, once its
+    hooks have run.
+    """
     hears, speaks = os.pipe()
     if os.fork() == 0:
         os.write(speaks, b"!")
-        time.sleep(2)
+        os.read(sys.stdin.fileno(), 1)
         os._exit(0)
     os.read(hears, 1)
 

@@ -48,6 +48,7 @@ from dalsegno.testing.conformance.acts import (
 )
 from dalsegno.testing.proxy import BlackHole, Cut, DropReplies, FaultProxy, Pass, Refuse
 from dalsegno.testing.servers import redis as servers
+from dalsegno.testing.servers.process import free_port
 from dalsegno.testing.servers.redis import Redis
 from tests.support import wait_until
 
@@ -698,12 +699,11 @@ async def test_a_url_says_what_it_means(server: Redis):
     for query in ("?retention=30", "?retention=0d", "?wait=many", "?colour=red"):
         with pytest.raises(ConfigError):
             await open_warm(server.url + query)
-    with servers.cluster() as cluster:
-        port = cluster.servers[0].port
-        with pytest.raises(ConfigError, match=r"redis\+cluster"):
-            await open_warm(f"redis://127.0.0.1:{port}")
+    part_of_a_cluster = ("--cluster-enabled", "yes", "--cluster-port", str(free_port()))
+    with servers.running(None, *part_of_a_cluster) as part, pytest.raises(ConfigError, match=r"redis\+cluster"):
+        await open_warm(part.url)
     with pytest.raises(Unavailable):
-        await open_warm(f"redis://127.0.0.1:{port}")
+        await open_warm(part.url)
 
 
 async def test_a_large_import_is_one_commit(log: RedisLog):

@@ -6,7 +6,7 @@ import asyncio
 import ipaddress
 import ssl
 from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager, closing, suppress
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -21,6 +21,7 @@ from dalsegno.errors import Unavailable
 from dalsegno.ports import Hint
 from dalsegno.stores.redis import RedisHot
 from dalsegno.testing.conformance.acts import publish, session
+from dalsegno.testing.listener import Listener
 from dalsegno.testing.servers import redis as servers
 from tests.support import wait_until
 
@@ -55,28 +56,19 @@ async def terminated(server: servers.Redis, certificate: tuple[Path, Path]) -> A
     """The port of something that speaks TLS and passes on what it hears."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(*certificate)
-    tasks = set[asyncio.Task[None]]()
 
     async def pump(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        try:
-            while piece := await reader.read(65536):
-                writer.write(piece)
-        finally:
-            writer.close()
+        while piece := await reader.read(65536):
+            writer.write(piece)
+        writer.close()
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         behind = await asyncio.open_connection(*server.address)
-        for work in (pump(reader, behind[1]), pump(behind[0], writer)):
-            tasks.add(asyncio.create_task(work))
+        with closing(behind[1]):
+            await asyncio.gather(pump(reader, behind[1]), pump(behind[0], writer))
 
-    listening = await asyncio.start_server(serve, "127.0.0.1", 0, ssl=context)
-    try:
-        yield listening.sockets[0].getsockname()[1]
-    finally:
-        listening.close()
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+    async with Listener(serve, tls=context) as listening:
+        yield listening.port
 
 
 @pytest.fixture(scope="module")

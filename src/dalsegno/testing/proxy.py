@@ -19,6 +19,8 @@ from datetime import timedelta
 from functools import partial
 from typing import Literal, Self, TypeAlias, assert_never
 
+from dalsegno.testing.listener import silence
+
 Address: TypeAlias = tuple[str, int]
 CHUNK_BYTES = 16 * 1024
 
@@ -114,7 +116,7 @@ class FaultProxy:
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        self._silence()
+        await self._silence()
         for link in self._links:
             link.reset()
         for task in self._tasks:
@@ -134,7 +136,7 @@ class FaultProxy:
         self._changed = asyncio.Event()
         if isinstance(fault, Refuse):
             self.counts.refusals += 1
-            self._silence()
+            await self._silence()
         elif self._server is None:
             await self._listen()
 
@@ -153,10 +155,10 @@ class FaultProxy:
     async def _listen(self) -> None:
         self._server = await asyncio.start_server(self._accept, sock=_bound(self.port), limit=CHUNK_BYTES)
 
-    def _silence(self) -> None:
-        if self._server is not None:
-            self._server.close()
-            self._server = None
+    async def _silence(self) -> None:
+        server, self._server = self._server, None
+        if server is not None:
+            await silence(server)
 
     def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.counts.accepted += 1

@@ -33,7 +33,7 @@ class Blow:
 
 
 class Killer:
-    """Kills a random replica every second or so and starts it again, until it is `tired`. `open` are the turns that a
+    """Kills a random replica twice a second or so and starts it again, until it is `tired`. `open` are the turns that a
     customer has begun and not heard the end of.
 
     It never deals a third blow within one turn: before each it waits until every turn that was open at the last but one
@@ -53,6 +53,7 @@ class Killer:
         self.open: set[tuple[str, int]] = set()
         self._fleet, self._journal, self._heard, self._rest, self._chance = fleet, journal, heard, rest, chance
         self._at_blow: list[frozenset[tuple[str, int]]] = []
+        self._halves, self._news = 0, asyncio.Condition()
 
     @contextmanager
     def spare(self, turn: tuple[str, int]) -> Iterator[None]:
@@ -63,6 +64,13 @@ class Killer:
         finally:
             self.open.discard(turn)
 
+    async def struck(self, blows: float) -> None:
+        """Until so many blows have fallen. In halves: a blow has half fallen as soon as it is about to. So there is
+        work whenever a blow falls, however long the mercy before it, and however slow the machine.
+        """
+        async with self._news:
+            await self._news.wait_for(lambda: self._halves >= 2 * blows)
+
     async def rage(self) -> None:
         """Until tired. Whatever was killed is started again."""
         async with asyncio.TaskGroup() as restarts:
@@ -71,12 +79,19 @@ class Killer:
                 await self._mercy()
                 if self.tired:
                     return
+                await self._tick()
                 moment = ("changing", "speaking", "any")[number % 3]
                 victim = await {"changing": self._changing, "speaking": self._speaking, "any": self._any}[moment]()
                 self._at_blow.append(frozenset(self.open))
                 self.blows.append(Blow(victim.pid, time.time_ns() // 10**6, moment))
                 await victim.kill()
                 restarts.create_task(victim.start())
+                await self._tick()
+
+    async def _tick(self) -> None:
+        async with self._news:
+            self._halves += 1
+            self._news.notify_all()
 
     async def _mercy(self) -> None:
         met, last = [frozenset[tuple[str, int]](), frozenset[tuple[str, int]](), *self._at_blow][-2:]
@@ -91,6 +106,7 @@ class Killer:
         )
 
     async def _any(self) -> Served:
+        await asyncio.sleep(self._chance.uniform(0, 0.1))
         return self._chance.choice([replica for replica in self._fleet if replica.serving])
 
     async def _speaking(self) -> Served:

@@ -50,13 +50,13 @@ class Tiers:
 class Show:
     """What is served and how.
 
-    `span`: over how many seconds a customer's confirmations are spread: that long the fleet is never without turns.
+    `span`: over how many blows a customer's confirmations are spread: that long the fleet is never without turns.
     `rest`: between how many seconds the killer rests. `within`: after how many seconds somebody has waited too long.
     """
 
     target: str
-    span: float = 30
-    rest: tuple[float, float] = (0.3, 0.7)
+    span: float = 32
+    rest: tuple[float, float] = (0.1, 0.3)
     within: float = 150
 
 
@@ -169,9 +169,9 @@ class Customer:
         task = self.task
         session = await client.sessions.create(metadata={"task": task.id})
         self.front.enter(session.id, task.branch)
-        seen, transcript, came = Visit(task, session.id), Transcript(), time.monotonic()
+        seen, transcript = Visit(task, session.id), Transcript()
         writes = sum(action.writes for action in task.actions)
-        times = iter(sorted(came + self.chance.uniform(0, show.span) for _ in range(writes)))
+        moments = iter(sorted(self.chance.uniform(0, show.span) for _ in range(writes)))
         text = opening(task)
         for number in count():
             last = ""
@@ -185,7 +185,7 @@ class Customer:
                             last = text_of(item)
             if seen.ends[-1].type != "turn.completed" or not last.endswith(QUESTION):
                 return seen
-            await asyncio.sleep(max(0.0, next(times) - time.monotonic()))  # the customer thinks it over
+            await self.killer.struck(next(moments))  # the customer thinks it over
             text = YES
         raise AssertionError("unreachable")
 

@@ -11,7 +11,7 @@ from retail.script import Action
 from retail.shop import books_of
 
 ROOT = Path(__file__).resolve().parents[3]
-VARIABLE = "DALSEGNO_RETAIL_DATA"
+VARIABLE = "RETAIL_DATA"
 BESIDE = Path("../shared/data/retail")
 FILES = ("tasks.json", "db.json")
 

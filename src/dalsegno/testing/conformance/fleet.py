@@ -27,7 +27,7 @@ class FleetCases:
         """Fleet 1: as long as its process lives and beats in time."""
         await joined(world, "a")
         other = await joined(world, "b")
-        await world.pass_time(world.ttl * 3)
+        await world.pass_time(world.ttl * 2)
         assert await _living(other) == ["a", "b"]
         assert list(await other.bury()) == []
 
@@ -37,7 +37,7 @@ class FleetCases:
             pytest.skip("this store has no thread of its own, and says so")
         await joined(world, "a")
         other = await world.open()
-        time.sleep(world.ttl.total_seconds() * 2)  # noqa: ASYNC251 - the loop is to be busy
+        time.sleep(world.ttl.total_seconds() * 1.5)  # noqa: ASYNC251 - the loop is to be busy
         assert await _living(other) == ["a"]
         assert list(await other.bury()) == []
 

@@ -15,6 +15,7 @@ import uvicorn
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from uvicorn.server import ServerState
 
+from dalsegno.testing.listener import silence
 from dalsegno.testing.model.faults import ANY, Fault, Faults, Hold, To
 from dalsegno.testing.model.log import Log
 from dalsegno.testing.model.routes import CUT, routes
@@ -80,10 +81,11 @@ class ModelServer:
     async def __aexit__(self, *_: object) -> None:
         self.calm()
         if self._server is not None:
-            self._server.close()
+            await silence(self._server)
         for connection in [*self._state.connections]:
             transport: Any = connection.transport
             transport.abort()
+        await asyncio.sleep(0)  # they are closed in the loop's next round
         for task in [*self._state.tasks]:
             with contextlib.suppress(asyncio.CancelledError):
                 await task

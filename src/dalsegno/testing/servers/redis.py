@@ -30,6 +30,8 @@ BUS = 10_000
 """How far above its port a cluster's server talks to the others."""
 SERVICE = "dalsegno"
 FAILOVER_MS = 500
+EAGER = [word for kind in ("INFO", "PING", "ASK", "PUBLISH") for word in (f"{kind}-PERIOD", "100")]
+"""How often sentinels look after what they watch and talk to each other, in ms; by themselves, in seconds."""
 
 
 @cache
@@ -230,6 +232,7 @@ def sentinels(server: Path | None = None) -> Iterator[Sentinels]:
             process = Process([chosen, settings, "--sentinel"], folder=settings.parent, ready=ready)
             process.start()
             stack.callback(process.stop)
+            _do(port, "SENTINEL", "DEBUG", *EAGER)
         watched = Sentinels(primary, replica, ports)
         watched.wait_for_replica()
         yield watched
