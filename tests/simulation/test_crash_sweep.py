@@ -27,6 +27,7 @@ SCRIPTS = {
     "agent_asks": Script("agent asks", (("keyed",),), before="ask", words=3),
     "agent_calls": Script("agent calls", (), before="call", words=3),
     "agent_step": Script("agent step", (), before="step", words=3),
+    "voices": Script("voices", (), before="discuss", words=3),
     "artifact": Script("artifact", (("large",),), words=3),
     "undone": Script("undone", (("paid", "booked"),), words=1, after="raise"),
 }
@@ -34,7 +35,7 @@ EFFECTS = {
     **dict.fromkeys(
         ("keyed", "transactional", "once_probe", "once_ask", "approval", "dedupe", "agent_asks", "agent_calls"), 1
     ),
-    **dict.fromkeys(("words", "read", "outside", "agent_step", "artifact"), 0),
+    **dict.fromkeys(("words", "read", "outside", "agent_step", "voices", "artifact"), 0),
     "once_tell": 1,
     "parallel": 3,
     "undone": 2,

@@ -35,14 +35,16 @@ from tests.simulation.small import make_much_of_little
 
 WORLDS_MOST = 800
 SEEN_IN = {
+    "a_sweep_without_an_epoch": 223,
     "a_deletion_under_the_old_epoch": 155,
+    "a_step_begins_before_the_one_before_it_is_recorded": 92,
     "hints_without_a_poll": 67,
     "what_is_undone_is_undone_again": 62,
     "a_lost_answer_is_taken_for_a_refusal": 61,
-    "a_sweep_without_an_epoch": 48,
     "recovery_at_start_only": 37,
     "the_first_is_undone_first": 26,
     "a_turn_that_owes_is_ended": 26,
+    "a_message_that_joins_is_lost_at_the_end": 19,
     "a_poisonous_turn_is_never_given_up": 19,
     "what_is_half_erased_is_read": 17,
     "no_fence_in_append": 15,
@@ -252,6 +254,30 @@ def a_step_is_shown_after_it_is_over(patch: pytest.MonkeyPatch) -> None:
 def what_was_carried_is_not_continued(patch: pytest.MonkeyPatch) -> None:
     """A successor says how much of the open step it goes on from, and begins anew."""
     patch.setattr(steps.Speaker, "adopt", lambda self, base, pieces: None)
+
+
+@mutant
+def what_is_being_written_is_not_waited_for(patch: pytest.MonkeyPatch) -> None:
+    """A model is asked while the answer before it is on its way into the log."""
+    real = recorder.Recorder.settle
+
+    async def hasty(self: Any) -> None:
+        await (real(self) if self._queue or self._unsure is not None else self._look())
+
+    patch.setattr(recorder.Recorder, "settle", hasty)
+
+
+@mutant
+def a_step_begins_before_the_one_before_it_is_recorded(patch: pytest.MonkeyPatch) -> None:
+    """Models that speak side by side: what one is said to begin after has been overtaken by another."""
+    real = steps.Speaker.speak
+
+    async def hasty(self: Any, model: Any, **more: Any) -> Any:
+        if self._speaking is None and self._open is None and more.get("inside") is None:
+            self._open = self._generation()
+        return await real(self, model, **more)
+
+    patch.setattr(steps.Speaker, "speak", hasty)
 
 
 @mutant

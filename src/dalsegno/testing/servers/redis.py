@@ -31,8 +31,8 @@ BUS = 10_000
 SERVICE = "dalsegno"
 FAILOVER_MS = 500
 EAGER = [word for kind in ("INFO", "ASK", "PUBLISH") for word in (f"{kind}-PERIOD", "100")]
-"""How often sentinels look after what they watch and talk to each other, in ms; by themselves, in seconds. Not how often
-they ping: a replica that has not answered within five of those periods is not promoted.
+"""How often sentinels look after what they watch and talk to each other, in ms; by themselves, in seconds. How often
+they ping stays as it is: a replica that has not answered within five of those periods is not promoted.
 """
 
 

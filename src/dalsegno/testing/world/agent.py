@@ -2,25 +2,29 @@
 
 import asyncio
 import contextvars
-from collections.abc import AsyncIterator, Sequence
+from collections import Counter
+from collections.abc import AsyncIterator, Iterator, Sequence
 from datetime import timedelta
+from functools import partial
 
 from dalsegno.agents.plain import FunctionAgent
 from dalsegno.core.context import Context
-from dalsegno.core.json import Json
+from dalsegno.core.json import Json, JsonObject
 from dalsegno.core.part import Part
 from dalsegno.errors import BadArguments
 from dalsegno.ports import Call, DidNotHappen, Finding, Happened, Ref, Tool, Undo
 from dalsegno.runtime.handle import Turn
 from dalsegno.testing.world.ledger import UNDONE, Lease, Ledger, identity
 from dalsegno.testing.world.loop import here
-from dalsegno.testing.world.script import read_script, speech
+from dalsegno.testing.world.script import VOICES, read_script, remark, speech
 from dalsegno.testing.world.watch import Watch
 from dalsegno.testing.world.weather import Weather
 
 ATTEMPT: contextvars.ContextVar[int] = contextvars.ContextVar("attempt", default=0)
 """Which attempt of its turn the running code belongs to: a replica that lost a session may get it back."""
 LARGE = "dal segno " * 4000
+PAUSE_SECONDS = 0.012
+"""Up to twice as long as an answer waits for what could be recorded with it."""
 
 
 class Overheard(Exception):
@@ -35,7 +39,7 @@ class Stage:
         self.ledger = ledger
         self.watch = watch
         self.agent = FunctionAgent(self.run)
-        self.steps: dict[Turn, int] = {}
+        self.models: dict[Turn, _Models] = {}
         self.tools = self._tools()
 
     # ------------------------------------------------------------------------------------------------- the agent
@@ -44,11 +48,11 @@ class Stage:
         """Do what the script says the agent does, then let the model talk until it has nothing left to call."""
         ATTEMPT.set(turn.attempt)
         script = read_script(turn.text)
+        models = self.models.setdefault(turn, _Models(self, turn))
         if script is not None and script.before:
-            await self._before(turn, script.before)
-        model = _Model(self, turn)
+            await self._before(models, script.before)
         while True:
-            reply = await self._generate(turn, model)
+            reply = await models.ask("model")
             if not reply and script is not None and script.after == "raise":
                 raise ValueError("what was done is not good enough")
             if not reply:
@@ -58,18 +62,8 @@ class Stage:
                 raise ValueError("the agent has a bug")
             await turn.perform(reply)
 
-    async def _generate(self, turn: Turn, model: "_Model") -> Sequence[dict[str, Json]]:
-        """One model step; a model that fails is asked again. `steps` counts them, to know the key of the next."""
-        while True:
-            try:
-                reply = await turn.generate(model, tools=self.tools)
-            except Overheard:
-                await asyncio.sleep(0.01)
-            else:
-                self.steps[turn] = self.steps.get(turn, 0) + 1
-                return reply.calls
-
-    async def _before(self, turn: Turn, what: str) -> None:
+    async def _before(self, models: "_Models", what: str) -> None:
+        turn = models.turn
         match what:
             case "say":
                 await turn.say("one moment")
@@ -81,10 +75,21 @@ class Stage:
                 await turn.call(next(tool for tool in self.tools if tool.name == "keyed"), script="agent")
             case "ask":
                 await turn.ask("really?", within=timedelta(seconds=4))
+            case "muse":
+                await self._muse(models, VOICES[0])
+            case "discuss":
+                await asyncio.gather(*(self._muse(models, voice) for voice in VOICES))
             case "summarize":
                 await turn.summarize("what was before", through=turn.past)
             case "raise":
                 raise KeyError("this script cannot be done")
+
+    async def _muse(self, models: "_Models", voice: str) -> None:
+        """A voice speaks again and again. When it pauses, what it said may be just on its way into the log."""
+        for _ in range(3):
+            await models.ask(voice)
+            if self.weather.chance.random() < 0.4:
+                await asyncio.sleep(PAUSE_SECONDS * self.weather.chance.random())
 
     async def _roll(self) -> int:
         await asyncio.sleep(0.01)
@@ -213,26 +218,50 @@ class Stage:
         raise AssertionError("an outside tool was run")
 
 
-class _Model:
-    """One turn's model: asked with a context, it answers piece by piece, unless it fails."""
+class _Models:
+    """One turn's models: asked with a context, they answer piece by piece, unless they fail.
+
+    `answers` counts what each has answered, to know the key of its next step; `given` are the items of them all.
+    """
 
     def __init__(self, stage: Stage, turn: Turn) -> None:
         self.stage = stage
         self.turn = turn
+        self.answers = Counter[str]()
+        self.given: list[str] = []
 
-    async def __call__(self, context: Context) -> AsyncIterator[Part]:
+    async def ask(self, name: str) -> Sequence[JsonObject]:
+        """One step of that model, which is asked again if it fails; the calls that it wants."""
+        while True:
+            model = partial(self._answer, name, tuple(self.given))
+            try:
+                reply = await self.turn.generate(model, tools=self.stage.tools, name=name)
+            except Overheard:
+                await asyncio.sleep(0.01)
+            else:
+                self.answers[name] += 1
+                self.given += [str(item["id"]) for item in reply.items]
+                return reply.calls
+
+    async def _answer(self, name: str, given: Sequence[str], context: Context) -> AsyncIterator[Part]:
         stage, turn, weather = self.stage, self.turn, self.stage.weather
-        stage.watch.model_asked(turn, f"model#{stage.steps.get(turn, 0) + 1}", context)
+        stage.watch.model_asked(turn, f"{name}#{self.answers[name] + 1}", context, given=given)
         await stage._reach("model:before")
-        await asyncio.sleep(0.01)
+        word_seconds = 0.004 if name in VOICES else 0.03
+        await asyncio.sleep(word_seconds / 3)
         fails = weather.strikes(here(), "model") == "model fails"
-        mood = 0 if weather.chance.random() < 0.7 else weather.chance.randrange(8)
-        prefix = f"msg_{turn.id[:8]}{int(turn.id[28:], 16):x}_"
-        for number, part in enumerate(speech(context.items, prefix, mood=mood)):
+        for number, part in enumerate(self._parts(name, context)):
             if fails and number == 3:
                 weather.count("model fails")
                 raise Overheard("the stream broke")
-            await asyncio.sleep(0.03 * weather.chance.random())
+            await asyncio.sleep(word_seconds * weather.chance.random())
             await stage._reach("model:delta")
             yield part
         await stage._reach("model:after")
+
+    def _parts(self, name: str, context: Context) -> Iterator[Part]:
+        turn, chance = self.turn, self.stage.weather.chance
+        if name in VOICES:
+            return remark(name, words=chance.choice((0, 0, 3, 6)))
+        mood = 0 if chance.random() < 0.7 else chance.randrange(8)
+        return speech(context.items, f"msg_{turn.id[:8]}{int(turn.id[28:], 16):x}_", mood=mood)

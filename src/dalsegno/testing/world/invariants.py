@@ -48,6 +48,7 @@ def broken_promises(town: Town, watch: Watch, ledger: Ledger, cache: MemoryCache
         problems = (
             *(_row(ref, watch), _inputs(acks, log), _order(first), _ends(log), _effects(ref, watch, ledger, own)),
             *(_shared(ref, ledger, log), copy_problems(ref, town, watch), undone_problems(ref, watch, ledger, own)),
+            _streams(watch, own),
             *((gone_problems(ref, watch, cache),) if deleted else (_turns(log), _artifacts(ref, watch, own))),
         )
         for problem in problems:
@@ -147,6 +148,20 @@ def _ends(log: Sequence[Event]) -> Iterator[str]:
             yield f"turn {event.turn} completed although it had been cancelled"
         elif isinstance(data, TurnCompleted) and joined.get(event.turn, 0) > shown.get(event.turn, 0):
             yield f"turn {event.turn} completed without an answer to {joined[event.turn]}"
+
+
+def _streams(watch: Watch, log: Sequence[Event]) -> Iterator[str]:
+    """P8: readers are shown a step once the one that they were shown before it is on record."""
+    step: tuple[int | None, str | None] | None = None
+    last = behind = 0
+    for event in log:
+        data = codec.decode(event)
+        if isinstance(data, ItemDone) and data.streamed:
+            if (event.turn, data.step) != step:
+                step, behind = (event.turn, data.step), last
+            name, last = str(data.item["id"]), event.seq
+            if watch.begun.get(name, behind) < behind:
+                yield f"{name} was shown as if it began after event {watch.begun[name]}; it is behind {behind}"
 
 
 def _shared(ref: Ref, ledger: Ledger, log: Sequence[Event]) -> Iterator[str]:

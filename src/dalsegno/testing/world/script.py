@@ -36,7 +36,9 @@ COMMON = (
     "vetted",
 )
 RARE = ("raises", "hasty", "large", "nobody")
-BEFORE = ("", "", "", "say", "step", "emit", "call", "ask", "raise", "summarize")
+BEFORE = ("", "", "", "say", "step", "emit", "call", "ask", "raise", "summarize", "muse", "discuss")
+VOICES = ("muse", "hope", "fear")
+"""Models that are asked beside the one that does what the script says: the first alone, or all side by side."""
 
 
 class Script(msgspec.Struct, frozen=True):
@@ -110,6 +112,12 @@ def speech(items: Sequence[JsonObject], prefix: str, *, mood: int) -> Iterator[P
     yield f"done {', '.join(script.id for script in scripts)}:"
     yield from _say(scripts[-1] if scripts else None, 4, mood)
     yield Usage({"output_tokens": 10})
+
+
+def remark(voice: str, *, words: int) -> Iterator[Part]:
+    """What one of the `VOICES` says, whatever it is shown."""
+    yield f"{voice}:"
+    yield from _say(None, words, 0)
 
 
 def _say(script: Script | None, least: int, mood: int) -> Iterator[str]:

@@ -15,6 +15,7 @@ from dalsegno.core.append import Decide, Decision, Known, Write
 from dalsegno.core.claim import Claimed
 from dalsegno.core.event import Event
 from dalsegno.core.session import Session
+from dalsegno.core.stream import Piece
 from dalsegno.errors import DalsegnoError, LeaseLost, Unavailable
 from dalsegno.ports import Batch, Failures, Hint, Member, OpenStep, Page, Query, Ref, Transaction
 from dalsegno.stores.memory import MemoryHot, MemoryLog
@@ -23,6 +24,7 @@ from dalsegno.testing.world.weather import Weather
 
 R = TypeVar("R")
 HOT_SECONDS = 0.25
+OnHot = Callable[[Ref, int, str, Sequence[Piece]], None]
 
 
 class Line:
@@ -234,7 +236,7 @@ def _seen(task: "asyncio.Task[Any]") -> None:
 class FaultyHot:
     """A replica's handle of the hot tier. `on_publish` is told what the tier accepted."""
 
-    def __init__(self, inner: MemoryHot, line: Line, on_publish: Callable[[Ref, int, str], None]) -> None:
+    def __init__(self, inner: MemoryHot, line: Line, on_publish: OnHot) -> None:
         self._inner = inner
         self._line = line
         self._on_publish = on_publish
@@ -244,9 +246,9 @@ class FaultyHot:
 
     async def _publish(self, batches: Sequence[Batch]) -> Failures:
         failed = await self._inner.publish(batches)
-        for ref, epoch, _ in batches:
+        for ref, epoch, pieces in batches:
             if ref not in failed:
-                self._on_publish(ref, epoch, "publish")
+                self._on_publish(ref, epoch, "publish", pieces)
         return failed
 
     async def fence(self, ref: Ref, epoch: int) -> OpenStep | None:
@@ -254,7 +256,7 @@ class FaultyHot:
 
     async def _fence(self, ref: Ref, epoch: int) -> OpenStep | None:
         found = await self._inner.fence(ref, epoch)
-        self._on_publish(ref, epoch, "fence")
+        self._on_publish(ref, epoch, "fence", ())
         return found
 
     async def read(self, ref: Ref, *, base: int = 0, after: int = 0) -> OpenStep | None:

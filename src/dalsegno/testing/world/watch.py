@@ -15,6 +15,7 @@ from dalsegno.core.event import Event, TurnInput, TurnStarted
 from dalsegno.core.ids import turn_id, turn_number, undo_key
 from dalsegno.core.input import Approval, Cancel
 from dalsegno.core.step import journal
+from dalsegno.core.stream import Piece
 from dalsegno.errors import Shelved
 from dalsegno.ports import Call, Ref, Undo
 from dalsegno.runtime.handle import Turn
@@ -23,6 +24,7 @@ from dalsegno.stores.memory.database import StoredSession
 from dalsegno.testing.world.ledger import Lease
 from dalsegno.testing.world.loop import here
 from dalsegno.testing.world.provider import refused_by_providers
+from dalsegno.testing.world.script import VOICES
 from dalsegno.testing.world.weather import Weather
 
 R = TypeVar("R")
@@ -76,6 +78,8 @@ class Watch:
         self.broken: list[str] = []
         self.written: dict[Ref, list[Event]] = {}
         """All that was ever written to each session, erased or not."""
+        self.begun: dict[str, int] = {}
+        """After which event each item began, as readers were shown it."""
         self._fences: dict[Ref, int] = {}
         self._silenced: set[Ref] = set()
         database.on_write = self._on_write
@@ -100,8 +104,10 @@ class Watch:
         """The session's whole log, as it was written."""
         return self.written.get(ref, [])
 
-    def model_asked(self, turn: Turn, key: str, shown: Context) -> None:
-        """P6: a step on record is not asked for again, and the model is shown exactly the log's prefix."""
+    def model_asked(self, turn: Turn, key: str, shown: Context, *, given: Sequence[str]) -> None:
+        """P6: a step on record is not asked for again, and the model is shown exactly the log's prefix; the items that
+        the agent was `given` before it asked are in it.
+        """
         ref = Ref(turn.tenant, turn.session)
         log = self.log(ref)
         self.weather.note("model", ref.id[-4:], turn.id[-4:], key, shown.through)
@@ -110,6 +116,8 @@ class Watch:
         if context(log[: shown.through], session=ref.id).items != shown.items:
             self.breaks(f"session {ref.id}: the model was shown something else than the log up to {shown.through}")
         self._check_hidden(ref, log[: shown.through], shown)
+        if missed := {*given} - {str(item["id"]) for item in shown.items}:
+            self.breaks(f"session {ref.id}: {key} was not shown {sorted(missed)}, which its agent had been given")
         if self.lease(ref, turn.id, turn.attempt) == "stale":
             return
         first = turn_number(ref.id, turn.id)
@@ -118,7 +126,8 @@ class Watch:
         if key in known.steps:
             self.breaks(f"session {ref.id}: {key} of turn {first} is on record and was asked for again")
         running = self.database.session(ref, self.database.rows[ref]).turn(first)
-        if running is not None and running.last > shown.through:
+        beside = key.partition("#")[0] in VOICES  # others go on while it is about to be asked
+        if running is not None and not beside and running.last > shown.through:
             self.breaks(f"session {ref.id}: turn {first} was shown its log up to {shown.through} of {running.last}")
 
     def _check_hidden(self, ref: Ref, log: Sequence[Event], shown: Context) -> None:
@@ -164,8 +173,9 @@ class Watch:
         if call.id in known.undone and lease == "held":
             self.breaks(f"session {ref.id}: {call.name} {call.id} is on record as undone and was undone again")
 
-    def on_hot(self, ref: Ref, epoch: int, what: str) -> None:
+    def on_hot(self, ref: Ref, epoch: int, what: str, pieces: Sequence[Piece]) -> None:
         """P4: what the hot tier accepted, under which epoch."""
+        self.begun |= {piece.item_id: piece.base for piece in pieces if piece.item is not None}
         newest = self._fences.get(ref, 0)
         if epoch < newest:
             self.breaks(f"session {ref.id}: {what} under epoch {epoch}, after {newest} was seen")
