@@ -366,7 +366,7 @@ async def test_cuts_under_load_lose_and_double_nothing(proxy: FaultProxy, wired:
     talk = Talk(wired, log)
     for _ in range(10):
         await talk.goes_on()
-        assert proxy.abort() > 0
+        await wait_until(lambda: proxy.abort() > 0, description="a connection is cut")
     await talk.judged(log)
 
 

@@ -122,6 +122,7 @@ class FaultProxy:
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
+        await asyncio.sleep(0)  # they are closed in the loop's next round
         if self._reserved is not None:
             self._reserved.close()
 
