@@ -3,7 +3,9 @@ n-th step outside itself, as by kill -9. Steps are commits, before and after, an
 """
 
 import asyncio
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Awaitable, Callable
+from itertools import count
 from typing import Any
 
 from dalsegno.core.context import context
@@ -13,6 +15,9 @@ from dalsegno.ports import Ref
 from dalsegno.testing.model import ModelServer, To
 from tests.runtime.fleet import Fleet, One
 from tests.support import wait_until
+
+AT_ONCE = 3
+"""Plays: most of what one takes it waits for words."""
 
 
 class Crasher:
@@ -119,3 +124,20 @@ async def cut_off(
     await turn_is_over(world, ref)
     await asyncio.wait_for(reader, 10)
     return world, ref, frames
+
+
+async def at_every_step(
+    crash_at: Callable[[int], Awaitable[tuple[str | None, list[str]]]],
+) -> Counter[str | None]:
+    """Let the replica die at its first step, at its second, and so on, until a turn ends before it has so many. How
+    often it died where; nothing must come of it that must not be.
+    """
+    broken, points = list[str](), Counter[str | None]()
+    for first in count(1, AT_ONCE):
+        for point, found in await asyncio.gather(*map(crash_at, range(first, first + AT_ONCE))):
+            points[point] += 1
+            broken += found
+        if None in points or len(broken) > 10:
+            break
+    assert not broken, "\n".join(broken[:20])
+    return points

@@ -24,15 +24,13 @@ from dalsegno.core.input import Approval
 from dalsegno.core.item import text_of
 from dalsegno.testing.model import ModelServer, Thought, ToolCall, at_pace, by_round
 from tests.acceptance.sizes import size
-from tests.agents.crashes import Crasher, cut_off, last_event, turn_is_over
+from tests.agents.crashes import Crasher, at_every_step, cut_off, last_event, turn_is_over
 from tests.agents.oai import WIRES, Wire, model_of
 from tests.runtime.fleet import Fleet, streamed
 from tests.support import wait_until
 
 EFFECTS: ContextVar[Counter[str]] = ContextVar("effects")
 """What the tools of a play did: several are on at once."""
-AT_ONCE = 3
-"""Plays: most of what one takes it waits for words."""
 
 
 @function_tool
@@ -181,14 +179,7 @@ async def crash_at(place: int) -> tuple[str | None, list[str]]:
 
 async def test_a_crash_at_every_step():
     """Wherever its replica dies, the turn completes on another one, and each effect happened once at most."""
-    broken, points = list[str](), Counter[str | None]()
-    for first in count(1, AT_ONCE):
-        for point, found in await asyncio.gather(*map(crash_at, range(first, first + AT_ONCE))):
-            points[point] += 1
-            broken += found
-        if None in points or len(broken) > 10:
-            break
-    assert not broken, "\n".join(broken[:20])
+    points = await at_every_step(crash_at)
     assert points["log.commit:before"] > 5
     assert points["hot.publish:after"] > 2
 
