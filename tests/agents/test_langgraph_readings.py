@@ -38,6 +38,7 @@ class Watch:
         self.went_on = 0
         """How often a turn went on from what an earlier one had read."""
         self.bytes = 0
+        self.reads = 0
 
 
 @pytest.fixture(autouse=True)
@@ -47,14 +48,15 @@ def watch(monkeypatch: pytest.MonkeyPatch) -> Watch:
     open_, read, go_on = Readings.open, Notes.read, Book.go_on
 
     async def compared(self: Readings, turn: Any) -> TurnThreads:
-        threads, fresh, before = await open_(self, turn), TurnThreads(turn), seen.bytes
+        threads, fresh, before = await open_(self, turn), TurnThreads(turn), (seen.bytes, seen.reads)
         assert known(threads.book(turn.session)) == known(fresh.book(turn.session), await fresh.read(None))
-        seen.bytes = before
+        seen.bytes, seen.reads = before
         return threads
 
     async def counted(self: Notes, *, after: int, limit: int) -> Any:
         found = await read(self, after=after, limit=limit)
         seen.bytes += sum(len(event.data) for event in found)
+        seen.reads += 1
         return found
 
     def noted(self: Book, reading: Any) -> None:
@@ -131,6 +133,17 @@ async def test_two_replicas_take_turns(watch: Watch):
             told = " ".join(str(n) for n in range(number + 1))
             assert await ask(world, ref, str(number), place=number % 2) == told
     assert watch.went_on == 5  # all but the first, which finds no checkpoint, and the first two that find any
+
+
+async def test_a_thread_is_read_in_one_round_trip(watch: Watch):
+    """By a session's first turn, by those that go on from what was read, and by those that begin in the middle."""
+    async with fleet(served(), served()) as world:
+        ref = await world.session()
+        for number, place in enumerate((0, 0, 0, 1, 1)):
+            before = watch.reads
+            await ask(world, ref, "x" * 10, place=place)
+            assert watch.reads == before + 1, f"turn {number}"
+    assert watch.went_on == 2
 
 
 async def test_what_is_read_for_a_turn_does_not_grow(watch: Watch):

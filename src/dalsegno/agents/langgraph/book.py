@@ -131,27 +131,36 @@ class Book:
             return
         if self.head == 0 or head < self.head:
             self._forget()
-            self.head = await self._beginning(head)
-            self._complete = self.head == 0
+            await self._begin(head)
         while True:
             found, last = await self._ledger.read(self.head, 1000)
-            for seq, item in found:
-                self._take(seq, page_of(item))
             if last == self.head:
                 return
-            self.head = last
+            self._take_all(found, last)
 
-    async def _beginning(self, head: int) -> int:
-        """The event behind which everything is that is needed to read the newest page: looked for from the end."""
-        look, until = LOOK_BACK_EVENTS, head
-        while until > 0:
-            after = max(0, until - look)
-            found, _ = await self._ledger.read(after, until - after)
-            if found:
-                self._since = page_of(found[-1][1]).since
-                return max(0, self._since - 1)
-            until, look = after, look * 4
-        return 0
+    async def _begin(self, head: int) -> None:
+        """Find the event behind which everything is that is needed to read the newest page, from the end; what was read
+        on the way need not be read again.
+        """
+        look, after, last = LOOK_BACK_EVENTS, head, head
+        found: Sequence[Numbered] = ()
+        while after > 0 and not found:
+            after, last = max(0, after - look), after
+            found, _ = await self._ledger.read(after, last - after)
+            look *= 4
+        if found:
+            self._since = page_of(found[-1][1]).since
+            self.head = max(0, self._since - 1)
+        self._complete = self.head == 0
+        if not found:
+            self.head = head
+        elif self.head >= after:
+            self._take_all([numbered for numbered in found if numbered[0] > self.head], last)
+
+    def _take_all(self, found: Sequence[Numbered], last: int) -> None:
+        for seq, item in found:
+            self._take(seq, page_of(item))
+        self.head = last
 
     def _take(self, seq: int, page: Page) -> None:
         if page.since < self._since:

@@ -13,6 +13,8 @@ from dalsegno.core.event import Event, ItemDone
 from dalsegno.core.json import JsonObject
 from dalsegno.errors import DalsegnoError
 
+AHEAD_EVENTS = 100
+"""So many events are read with the one that was read last before: mostly all that there are."""
 CHECKPOINT_BYTES = 4 * 1024
 """What a checkpoint takes in memory besides the values in it, roughly."""
 
@@ -41,7 +43,7 @@ class TurnThreads:
         """Read the thread up to where the turn found the log, from where `known` ends if the log has the same there.
         What there is to be known now, if the session has checkpoints.
         """
-        if known is not None and await self._ledger.has(known.last):
+        if known is not None and await self._ledger.goes_on(known.last):
             self._book.go_on(known.pages)
         await self._book.refresh()
         pages, last = self._book.reading(), self._ledger.last
@@ -72,26 +74,33 @@ class _TurnLedger:
     def __init__(self, turn: Turn) -> None:
         self._turn = turn
         self._head = turn.context.through
+        self._ahead: Sequence[Event] = ()
+        """What follows the last event that was looked at, if it was read with it."""
         self.last: Event | None = None
         """The last event that was looked at."""
 
-    async def has(self, event: Event) -> bool:
-        """Whether the log has that very event."""
-        if list(await self._turn.notes.read(after=event.seq - 1, limit=1)) != [event]:
+    async def goes_on(self, event: Event) -> bool:
+        """Whether the log has that very event, and up to where the turn found it what follows."""
+        found = await self._events(event.seq - 1, AHEAD_EVENTS)
+        if not found or found[0] != event:
             return False
-        self.last = event
+        self.last, self._ahead = event, found[1:]
         return True
 
     async def head(self) -> int:
         return self._head
 
     async def read(self, after: int, limit: int) -> tuple[Sequence[Numbered], int]:
-        limit = min(limit, self._head - after)
-        events = await self._turn.notes.read(after=after, limit=limit) if limit > 0 else ()
+        ahead, self._ahead = self._ahead, ()
+        events = ahead if ahead and ahead[0].seq == after + 1 else await self._events(after, limit)
         self.last = events[-1] if events else self.last
         found = [(event.seq, codec.decode(event)) for event in events if event.type == "item.done"]
         pages = [(seq, data.item) for seq, data in found if isinstance(data, ItemDone) and is_page(data.item)]
         return pages, events[-1].seq if events else after
+
+    async def _events(self, after: int, limit: int) -> Sequence[Event]:
+        limit = min(limit, self._head - after)
+        return await self._turn.notes.read(after=after, limit=limit) if limit > 0 else ()
 
     async def append(self, items: Sequence[JsonObject], *, expect: int) -> int:
         for item in items:
