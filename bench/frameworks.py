@@ -1,8 +1,10 @@
 """What we add to a framework's own turn: the same agent by itself and in a replica on PostgreSQL, before the same
-scripted model, turn by turn in turns; against a loop that does a turn's commits and nothing else.
+scripted model, turn by turn in turns; against the commits of a turn, made raw where a turn has to make them.
 
 Both ask the real client of the provider over real HTTP and stream to somebody, word for word: a framework by itself
-through its own stream. A framework takes part with one function.
+through its own stream. The raw commits are made in a third turn of the framework by itself: with its message, around
+its tool, at its end, and only they are timed. A server that has slept while a model spoke has to be woken, which those
+that follow each other at once do not show: what these take is said beside it. A framework takes part with one function.
 """
 
 import asyncio
@@ -12,12 +14,13 @@ import tempfile
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
+from contextvars import ContextVar
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from bench.content import ANSWER_BYTES, MESSAGE_BYTES, RESULT_BYTES, text
-from bench.postgres import raw, raw_turns
-from bench.raw import median_ms
+from bench.postgres import Write, raw, raw_turns
+from bench.raw import COMMITS, median_ms
 from bench.report import Figure
 from bench.workload import bench
 from dalsegno.testing.model import Shown, ToolCall, by_round
@@ -28,6 +31,7 @@ from dalsegno.testing.servers.postgres import Postgres
 TURNS = int(os.environ.get("BENCH_FRAMEWORK_TURNS", "300"))
 WARM = 20
 MODEL = "gpt-5"
+_around_tool: ContextVar[Callable[[], Awaitable[None]] | None] = ContextVar("around_tool", default=None)
 
 
 class Sides(NamedTuple):
@@ -35,6 +39,14 @@ class Sides(NamedTuple):
 
     alone: Callable[[str], Awaitable[Any]]
     served: Callable[[Any], Awaitable[None]]
+
+
+async def looked_up() -> str:
+    """What the tool does: nothing, but for the commits around it."""
+    commit = _around_tool.get()
+    for _ in range(2 if commit else 0):
+        await commit()
+    return text(RESULT_BYTES)
 
 
 def pydantic_ai() -> Sides:
@@ -48,7 +60,7 @@ def pydantic_ai() -> Sides:
     @agent.tool_plain(metadata={"dalsegno": {"effect": "keyed"}})
     async def look_up(order: str) -> str:
         """What a shop knows of an order."""
-        return text(RESULT_BYTES)
+        return await looked_up()
 
     async def listen(_: Any, events: Any) -> None:
         async for _event in events:
@@ -72,7 +84,7 @@ def openai_agents() -> Sides:
     @tool("keyed")
     async def look_up(order: str) -> str:
         """What a shop knows of an order."""
-        return text(RESULT_BYTES)
+        return await looked_up()
 
     model = OpenAIChatCompletionsModel(MODEL, AsyncOpenAI())
     agent = Agent("Bench", instructions="Be brief.", tools=[look_up], model=model)
@@ -98,7 +110,7 @@ def langgraph() -> Sides:
     @dalsegno.tool("keyed")
     async def look_up(order: str) -> str:
         """What a shop knows of an order."""
-        return text(RESULT_BYTES)
+        return await looked_up()
 
     graph = create_agent(ChatOpenAI(model=MODEL, streaming=True), [look_up], system_prompt="Be brief.")
 
@@ -134,20 +146,25 @@ async def _all(server: Postgres) -> list[Figure]:
 
 
 async def _one(name: str, sides: Sides, server: Postgres) -> Figure:
-    alone, ours, commits = list[float](), list[float](), list[float]()
+    alone, ours, commits, at_once = list[float](), list[float](), list[float](), list[float]()
     with tempfile.TemporaryDirectory() as folder:
         async with (
             bench(Path(folder), warm_url=server.database(), hot_url="memory:", runs=sides.served) as world,
-            raw(server.database(), connections=1, sessions=TURNS) as (write, sessions),
+            raw(server.database(), connections=1, sessions=2 * TURNS) as (write, sessions),
         ):
-            for session in sessions:
+            for session, another in zip(sessions[::2], sessions[1::2], strict=True):
                 ref = await world.session()
                 alone.append(await _timed(sides.alone(text(MESSAGE_BYTES))))
                 ours.append(await _timed(world.turn(ref)))
-                commits += await raw_turns(write, session, 1)
+                commits.append(await _committed(sides, write, session))
+                at_once += await raw_turns(write, another, 1)
                 await world.check_end(ref)
-    by_itself, served, durable = (median_ms(seconds[WARM:]) for seconds in (alone, ours, commits))
-    print(f"{name}: {by_itself:.2f} ms by itself, {served:.2f} ms served, {durable:.2f} ms of commits", file=sys.stderr)
+    by_itself, served, durable, hot = (median_ms(seconds[WARM:]) for seconds in (alone, ours, commits, at_once))
+    print(
+        f"{name}: {by_itself:.2f} ms by itself, {served:.2f} ms served, {durable:.2f} ms of raw commits"
+        f" ({hot:.2f} ms one after another)",
+        file=sys.stderr,
+    )
     limit = 1.3 * durable + 2
     return Figure(
         f"added to a streamed turn with one tool of {name}, PostgreSQL, p50",
@@ -155,8 +172,28 @@ async def _one(name: str, sides: Sides, server: Postgres) -> Figure:
         "ms",
         limit,
         1.0,
-        "1.3 × 4 raw durable commits + 2 ms",
+        "1.3 × 4 raw durable commits in such a turn + 2 ms",
     )
+
+
+async def _committed(sides: Sides, write: Write, session: int) -> float:
+    """How many seconds a turn's raw commits take in a turn of the framework by itself."""
+    seconds, head = list[float](), 0
+
+    async def commit() -> None:
+        nonlocal head
+        begin = time.perf_counter()
+        await write(session, head, len(seconds))
+        head += COMMITS[len(seconds)]
+        seconds.append(time.perf_counter() - begin)
+
+    await commit()
+    token = _around_tool.set(commit)
+    await sides.alone(text(MESSAGE_BYTES))
+    _around_tool.reset(token)
+    await commit()
+    assert len(seconds) == len(COMMITS)
+    return sum(seconds)
 
 
 async def _timed(work: Awaitable[Any]) -> float:
