@@ -53,6 +53,8 @@ class Recorder:
         self.turn = turn_id(lease.session, lease.turn)
         self.session = session
         self.transcript = transcript
+        self.handed: Sequence[Event] = ()
+        """The events of the commit that took the lease."""
         self.journal = Journal()
         self.lost = self.parked = self.closed = self.over = False
         """Fenced off; waiting for somebody; its agent's run has ended, and what that left behind begins nothing; all of

@@ -141,6 +141,7 @@ async def prepare(lease: Lease, session: Session, written: Sequence[Event], arou
         mine = await turn_events(ref, lease.turn, log=around.tiers.log, through=known)
         for event in await texts.whole(ref.tenant, mine):
             recorder.recall(event)
+    recorder.handed = written
     recorder.note(written)
     if recorder.journal.message is not None:
         recorder.journal.message = await texts.message(ref.tenant, recorder.journal.message)

@@ -19,8 +19,10 @@ OWN_FIELDS = frozenset({"id", "channel_values", "channel_versions", "versions_se
 class Codec:
     """Values, checkpoints and metadata, there and back."""
 
-    def __init__(self, serde: SerializerProtocol) -> None:
+    def __init__(self, serde: SerializerProtocol, readable: set[Blob]) -> None:
         self._serde = serde
+        self._readable = readable
+        """What was found to be readable: a message is a task's write first, and then part of the state."""
 
     def dump(self, value: Any, what: str = "the checkpoint") -> Blob:
         """A value, serialised. Raises `DalsegnoError` that says `what` cannot be."""
@@ -33,10 +35,12 @@ class Codec:
         """Raises `DalsegnoError` if one of them could not be read again."""
         if isinstance(self._serde, Strict):
             for blob in blobs:
-                try:
-                    self.load(blob)
-                except Unreadable as error:
-                    raise DalsegnoError(f"{what} cannot be stored: {error}") from error
+                if blob not in self._readable:
+                    try:
+                        self.load(blob)
+                    except Unreadable as error:
+                        raise DalsegnoError(f"{what} cannot be stored: {error}") from error
+                    self._readable.add(blob)
 
     def load(self, blob: Blob) -> Any:
         """The value."""

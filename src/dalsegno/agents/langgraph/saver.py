@@ -25,7 +25,7 @@ from langgraph.checkpoint.serde.types import RESUME
 from dalsegno.agents.langgraph.book import Book, Make, Threads
 from dalsegno.agents.langgraph.codec import Codec
 from dalsegno.agents.langgraph.configs import Where, config_of, matches
-from dalsegno.agents.langgraph.record import Drop, Put, Slot, Writes, blobs_of
+from dalsegno.agents.langgraph.record import Blob, Drop, Put, Slot, Writes, blobs_of
 from dalsegno.agents.langgraph.thread import Checkpoint as Kept
 from dalsegno.agents.langgraph.thread import Given, Row, Thread
 from dalsegno.errors import Conflict, DalsegnoError
@@ -48,6 +48,7 @@ class Checkpointer(BaseCheckpointSaver[int]):
         self._loop = asyncio.get_running_loop()
         self._by = threads.name()
         self._shown: dict[str, int] = {}
+        self._readable: set[Blob] = set()
 
     async def aget_tuple(self, config: RunnableConfig) -> CheckpointTuple | None:
         """The checkpoint that the config names, or the newest of its namespace."""
@@ -272,7 +273,7 @@ class Checkpointer(BaseCheckpointSaver[int]):
 
     @property
     def _codec(self) -> Codec:
-        return Codec(self.serde)
+        return Codec(self.serde, self._readable)
 
 
 def _copies(source: Thread, kept: Kept, *, by: str) -> "list[Make]":

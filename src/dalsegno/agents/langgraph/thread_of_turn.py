@@ -13,6 +13,8 @@ from dalsegno.core.event import Event, ItemDone
 from dalsegno.core.json import JsonObject
 from dalsegno.errors import DalsegnoError
 
+CREATED = 1
+"""A session's first event: it says so, and is never a page."""
 AHEAD_EVENTS = 100
 """So many events are read with the one that was read last before: mostly all that there are."""
 CHECKPOINT_BYTES = 4 * 1024
@@ -99,8 +101,8 @@ class _TurnLedger:
         return pages, events[-1].seq if events else after
 
     async def _events(self, after: int, limit: int) -> Sequence[Event]:
-        limit = min(limit, self._head - after)
-        return await self._turn.notes.read(after=after, limit=limit) if limit > 0 else ()
+        until, after = min(after + limit, self._head), max(after, CREATED)
+        return await self._turn.notes.read(after=after, limit=until - after) if until > after else ()
 
     async def append(self, items: Sequence[JsonObject], *, expect: int) -> int:
         for item in items:
