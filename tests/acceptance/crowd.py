@@ -43,6 +43,8 @@ class Talker:
         self.client = Candid([*urls[shift:], *urls[:shift]], retry=retry)
         self.listener = Candid([*urls[shift:], *urls[:shift]], retry=retry)
         self.seen: Seen | None = None
+        self.ended = 0
+        """How many turns it has heard the end of."""
         self._ended: dict[str, asyncio.Event] = {}
         self._count = 0
 
@@ -83,6 +85,7 @@ class Talker:
                 seen.events.append(event)
                 seen.texts, seen.resumed = transcript.texts, self.listener._replica
                 if event.type in TERMINAL:
+                    self.ended += 1
                     self._ended_of(str(event.turn)).set()
 
     def _ended_of(self, turn: str) -> asyncio.Event:
@@ -108,7 +111,7 @@ class Crowd:
     @property
     def ended(self) -> int:
         """How many turns somebody has heard the end of."""
-        return sum(event.type in TERMINAL for seen in self.seen for event in seen.events)
+        return sum(talker.ended for talker in self.talkers)
 
     @property
     def refusals(self) -> Counter[tuple[int, str, str]]:

@@ -54,7 +54,7 @@ async def test_replicas_and_the_server_are_killed_and_sessions_go_on(
         crowd = Crowd(fleet, size=SESSIONS, seed=7, retry=PATIENT, do=list(TOOLS))
         async with crowd.at_work(within=60):
             await _ended(crowd, SESSIONS)
-            await kill_at_random(fleet, kills, random.Random(7))
+            await kill_at_random(fleet, kills, random.Random(7), crowd)
             for _ in range(crashes):
                 await asyncio.to_thread(server.restart)
                 await _ended(crowd, crowd.ended + SESSIONS)
