@@ -143,7 +143,7 @@ async def test_two_replicas_take_turns(watch: Watch):
 
 
 async def test_a_thread_is_read_in_one_round_trip(watch: Watch):
-    """By those that begin in the middle, and by those that go on from what was read; by a session's first turn in none."""
+    """Begun in the middle or gone on with, a thread costs one round trip; a session's first turn asks for none."""
     async with fleet(served(), served()) as world:
         ref = await world.session()
         for number, place in enumerate((0, 0, 0, 1, 1)):
