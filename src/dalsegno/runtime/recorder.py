@@ -53,12 +53,10 @@ class Recorder:
         self.turn = turn_id(lease.session, lease.turn)
         self.session = session
         self.transcript = transcript
-        self.handed: Sequence[Event] = ()
-        """The events of the commit that took the lease."""
+        self.handed: Sequence[Event] = ()  # with the lease, by the commit that took it
         self.journal = Journal()
         self.lost = self.parked = self.closed = self.over = False
-        """Fenced off; waiting for somebody; its agent's run has ended, and what that left behind begins nothing; all of
-        the turn is over here, and its transcript somebody else's."""
+        """Fenced off; waiting for somebody; the agent's run has ended, nothing new begins; the turn is over here."""
         self.last = 0
         """The last event that was written for the turn, under any lease."""
         self.on_news: Callable[[], None] = nothing
