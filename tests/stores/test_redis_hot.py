@@ -12,7 +12,7 @@ from redis.asyncio.connection import Connection
 from dalsegno import stores
 from dalsegno.core.stream import Piece
 from dalsegno.errors import ConfigError, LeaseLost, Unavailable
-from dalsegno.ports import Hint, OpenStep, Ref
+from dalsegno.ports import Batch, Hint, OpenStep, Ref
 from dalsegno.stores.redis import RedisHot
 from dalsegno.stores.redis.dial import Dialler
 from dalsegno.stores.redis.entries import NAMES_MAX
@@ -203,6 +203,27 @@ async def test_much_at_once_is_kept_in_order(hot: RedisHot):
     await hot.fence(session(), 2)
     with pytest.raises(LeaseLost):
         await publish(hot, session(), 1, letters("x" * 2400))
+
+
+async def test_of_many_steps_much_is_kept_at_once(server: servers.Redis, hot: RedisHot):
+    """One script for as many sessions as go in; those that are cut into several calls are whole, too."""
+    said = {session(n): letters("x" * length) for n, length in enumerate((1, 499, 1, 1300, 0, 2, 700))}
+    before = int(_calls(server.do("INFO", "commandstats"), "evalsha"))
+    assert await hot.publish([Batch(ref, 1, pieces) for ref, pieces in said.items()]) == {}
+    assert int(_calls(server.do("INFO", "commandstats"), "evalsha")) == before + 6, "2503 pieces, 500 in each"
+    for ref, pieces in said.items():
+        assert await hot.read(ref) == (OpenStep(3, 1, tuple(pieces)) if pieces else None)
+
+
+async def test_what_is_broken_breaks_nobody_elses(server: servers.Redis, hot: RedisHot):
+    """Hot 6: where somebody else's key is in the way, that session's pieces are lost, and no others."""
+    await publish(hot, session(2), 1, letters("x"))
+    (key,) = server.do("KEYS", "*")
+    server.do("SET", key, "nothing of ours")
+    failed = await hot.publish([Batch(session(n), 1, letters("hello")) for n in (1, 2, 3)])
+    assert list(failed) == [session(2)] and isinstance(failed[session(2)], Unavailable)
+    for n in (1, 3):
+        assert await hot.read(session(n)) == OpenStep(3, 1, tuple(letters("hello")))
 
 
 async def test_a_step_is_bounded(server: servers.Redis, hot: RedisHot):

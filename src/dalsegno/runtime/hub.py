@@ -39,15 +39,17 @@ class Hub:
 
     async def run(self) -> None:
         """Listen and post hints until cancelled. Hints of one session within `POST_SECONDS` of each other are one."""
+        loop = asyncio.get_running_loop()
         async with self._hot.listen(self._hear):
             while True:
                 await self._posting.wait()
                 self._posting.clear()
+                following = loop.time() + POST_SECONDS
                 hints, self._outbox = list(self._outbox.values()), {}
                 self._own = {id(hint): hint for hint in hints}
                 with suppress(Unavailable):
                     await self._hot.tell(hints)
-                await asyncio.sleep(POST_SECONDS)
+                await asyncio.sleep(following - loop.time())
 
     def announce(self, ref: Ref, session: Session, events: Sequence[Event]) -> None:
         """Events that this process committed."""

@@ -23,7 +23,7 @@ from redis.crc import key_slot
 from redis.exceptions import AuthenticationError, AuthorizationError, NoScriptError, RedisError, ResponseError
 
 from dalsegno.core.stream import Piece
-from dalsegno.errors import ConfigError, LeaseLost, Unavailable
+from dalsegno.errors import ConfigError, DalsegnoError, LeaseLost, Unavailable
 from dalsegno.ports import Batch, Failures, Hint, OpenStep, Ref
 from dalsegno.stores.each import each
 from dalsegno.stores.ears import Ears
@@ -32,12 +32,12 @@ from dalsegno.stores.redis.entries import Entries
 from dalsegno.stores.redis.line import HASTY, Manners
 from dalsegno.stores.redis.place import Place, parse
 from dalsegno.stores.redis.route import Route, route_to
-from dalsegno.stores.redis.steps import Asked, Steps
+from dalsegno.stores.redis.steps import Asked, Steps, portions
 
 LIFETIME = timedelta(minutes=10)
 HINTS_TOGETHER = 512
 NAME_BYTES = 8
-REFUSED = 0
+REFUSED, FAILED = 0, -1
 OLDEST = 7
 _VERSION = re.compile(rb"redis_version:(\d+)")
 
@@ -73,28 +73,43 @@ class RedisHot:
         return hot
 
     async def publish(self, batches: Sequence[Batch]) -> Failures:
-        """See port `Hot`."""
-        return await each(self._publish, batches)
+        """See port `Hot`. One server is asked once for all of them; of a cluster's, each for its own."""
+        if self._route.whole:
+            return await self._in_time(self._publish(batches))
+        return await each(self._publish_one, batches)
 
-    async def _publish(self, ref: Ref, epoch: int, pieces: Sequence[Piece]) -> None:
-        if await self._run(ref, *self._steps.publish(epoch, pieces)) == REFUSED:
-            raise LeaseLost(f"session {ref.id} has a newer epoch than {epoch}")
+    async def _publish_one(self, ref: Ref, epoch: int, pieces: Sequence[Piece]) -> None:
+        failed = await self._in_time(self._publish([Batch(ref, epoch, pieces)]))
+        if ref in failed:
+            raise failed[ref]
+
+    async def _publish(self, batches: Sequence[Batch]) -> Failures:
+        failed: dict[Ref, DalsegnoError | LeaseLost] = {}
+        for portion in portions(batches):
+            keys = [self._steps.key(batch.ref) for batch in portion]
+            taken = await _run(self._route, keys, self._steps.publish(portion))
+            for (ref, epoch, _), answer in zip(portion, taken, strict=True):
+                if answer == REFUSED:
+                    failed[ref] = LeaseLost(f"session {ref.id} has a newer epoch than {epoch}")
+                elif answer == FAILED:
+                    failed[ref] = Unavailable(f"the hot tier cannot keep the open step of session {ref.id}")
+        return failed
 
     async def fence(self, ref: Ref, epoch: int) -> OpenStep | None:
         """See port `Hot`."""
-        shown = await self._run(ref, self._steps.fence(epoch))
+        shown = await self._ask(ref, self._steps.fence(epoch))
         if shown == REFUSED:
             raise LeaseLost(f"session {ref.id} has a newer epoch than {epoch}")
         return self._steps.shown(shown)
 
     async def read(self, ref: Ref, *, base: int = 0, after: int = 0) -> OpenStep | None:
         """See port `Hot`."""
-        shown = await self._run(ref, self._steps.read(base, after))
+        shown = await self._ask(ref, self._steps.read(base, after))
         return self._steps.shown(shown, base=base, after=after)
 
     async def clear(self, ref: Ref, epoch: int) -> None:
         """See port `Hot`. A stale epoch's clear does nothing: the step is somebody else's by now."""
-        await self._run(ref, self._steps.clear(epoch))
+        await self._ask(ref, self._steps.clear(epoch))
 
     async def tell(self, hints: Sequence[Hint]) -> None:
         """See port `Hot`. What is said at once travels together, in one message a channel."""
@@ -138,16 +153,16 @@ class RedisHot:
         """See port `Cache`."""
         asked = self._entries.put(name, version, content, keep)
         if asked is not None:
-            await self._in_time(_run_each(self._aside, self._entries.key(ref), [asked]))
+            await self._in_time(_run(self._aside, [self._entries.key(ref)], asked))
 
     async def get(self, ref: Ref, name: str) -> tuple[int, bytes] | None:
         """See port `Cache`."""
         asked = self._entries.get(name)
-        return self._entries.found(await self._in_time(_run_each(self._aside, self._entries.key(ref), [asked])))
+        return self._entries.found(await self._in_time(_run(self._aside, [self._entries.key(ref)], asked)))
 
     async def forget(self, ref: Ref) -> None:
         """See port `Cache`."""
-        await self._in_time(_run_each(self._aside, self._entries.key(ref), [self._entries.forget()]))
+        await self._in_time(_run(self._aside, [self._entries.key(ref)], self._entries.forget()))
 
     async def close(self) -> None:
         """Let go of the connections."""
@@ -162,8 +177,8 @@ class RedisHot:
             return self._channels[0]
         return self._channels[key_slot(hint.session.encode()) % len(self._channels)]
 
-    async def _run(self, ref: Ref, *asked: Asked) -> Any:
-        return await self._in_time(_run_each(self._route, self._steps.key(ref), asked))
+    async def _ask(self, ref: Ref, asked: Asked) -> Any:
+        return await self._in_time(_run(self._route, [self._steps.key(ref)], asked))
 
     async def _in_time(self, asking: Awaitable[R]) -> R:
         try:
@@ -173,16 +188,13 @@ class RedisHot:
             raise Unavailable("the hot tier did not answer in time") from None
 
 
-async def _run_each(route: Route, key: bytes, asked: Sequence[Asked]) -> Any:
-    """The reply to the last of these scripts, or to the first that was refused."""
-    reply: Any = None
-    for script, arguments in asked:
-        reply = await route.ask(key, "EVALSHA", script.sha, 1, key, *arguments)
-        if isinstance(reply, NoScriptError):
-            reply = await route.ask(key, "EVAL", script.text, 1, key, *arguments)
-        if _accepted(reply) == REFUSED:
-            break
-    return reply
+async def _run(route: Route, keys: Sequence[bytes], asked: Asked) -> Any:
+    """A script's reply; with several keys only where one server answers for all."""
+    script, words = asked
+    reply = await route.ask(keys[0], "EVALSHA", script.sha, len(keys), *keys, *words)
+    if isinstance(reply, NoScriptError):
+        reply = await route.ask(keys[0], "EVAL", script.text, len(keys), *keys, *words)
+    return _accepted(reply)
 
 
 def _accepted(reply: Any) -> Any:

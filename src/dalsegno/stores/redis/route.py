@@ -18,8 +18,11 @@ CLUSTER_CHANNELS = 4
 
 
 class Route(Protocol):
-    """The way to whoever answers for a key. `channels` is how many channels hints are spread over."""
+    """The way to whoever answers for a key. `channels` is how many channels hints are spread over; `whole`: one server
+    answers for every key, so that one script may be given several.
+    """
 
+    whole: bool
     channels: int
     publish: str
     subscribe: str
@@ -49,6 +52,7 @@ def route_to(place: Place, manners: Manners = HASTY) -> Route:
 class SingleRoute:
     """One server answers for everything; with sentinels it may be another one after each new connection."""
 
+    whole = True
     channels = 1
     publish, subscribe = "PUBLISH", "SUBSCRIBE"
 
@@ -82,6 +86,7 @@ class ClusterRoute:
     more often than every `FETCH_SECONDS`.
     """
 
+    whole = False
     channels = CLUSTER_CHANNELS
     publish, subscribe = "SPUBLISH", "SSUBSCRIBE"
 

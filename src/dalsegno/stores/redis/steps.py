@@ -7,17 +7,17 @@ from typing import Any
 import msgspec
 
 from dalsegno.core.stream import Piece
-from dalsegno.ports import OpenStep, Ref
+from dalsegno.ports import Batch, OpenStep, Ref
 from dalsegno.stores.redis.line import Word
 from dalsegno.stores.redis.scripts import Script, scripts
 
 STEP_BYTES_MAX = 8 * 1024 * 1024
 PIECES_AT_ONCE = 500
-"""A script's stack is bounded."""
+"""A script's stack is bounded, and others wait while it runs."""
 
 _Shown = tuple[int, int, list[bytes]]
 """Epoch, base and pieces."""
-Asked = tuple[Script, tuple[Word, ...]]
+Asked = tuple[Script, Sequence[Word]]
 """A script and its arguments."""
 
 
@@ -35,13 +35,14 @@ class Steps:
         """Where the session's open step is. The braces keep all that a session has in one slot of a cluster."""
         return f"{self._namespace}:{{{ref.tenant}/{ref.id}}}:step".encode()
 
-    def publish(self, epoch: int, pieces: Sequence[Piece]) -> Iterator[Asked]:
-        """Keep what continues the step; in several calls if there is much."""
-        for first in range(0, len(pieces) or 1, PIECES_AT_ONCE):
-            words: list[Word] = [epoch, self._ttl, STEP_BYTES_MAX]
-            for piece in pieces[first : first + PIECES_AT_ONCE]:
+    def publish(self, portion: Sequence[Batch]) -> Asked:
+        """Keep what continues these steps: one of the `portions`."""
+        words: list[Word] = [self._ttl, STEP_BYTES_MAX]
+        for _, epoch, pieces in portion:
+            words += (epoch, len(pieces))
+            for piece in pieces:
                 words += (piece.base, piece.at, piece.end, self._encode(piece))
-            yield self._scripts["publish"], tuple(words)
+        return self._scripts["publish"], words
 
     def fence(self, epoch: int) -> Asked:
         """Raise the fence and show what is there."""
@@ -67,3 +68,16 @@ class Steps:
             # Another version's pieces, or damaged ones: as good as lost.
             return None
         return OpenStep(found, epoch, pieces)
+
+
+def portions(batches: Sequence[Batch]) -> Iterator[list[Batch]]:
+    """The same in calls that each take no more than `PIECES_AT_ONCE`; a session comes once in each."""
+    portion, room = list[Batch](), PIECES_AT_ONCE
+    for ref, epoch, pieces in batches:
+        while len(pieces) > room:
+            yield [*portion, Batch(ref, epoch, pieces[:room])]
+            portion, pieces, room = [], pieces[room:], PIECES_AT_ONCE
+        portion.append(Batch(ref, epoch, pieces))
+        room -= len(pieces)
+    if portion:
+        yield portion
