@@ -4,7 +4,7 @@ Behind the store's back is a connection of our own; a death is a connection that
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import asynccontextmanager
 from datetime import timedelta
 from typing import Any
@@ -35,6 +35,20 @@ from tests.acceptance.sizes import size
 from tests.support import wait_until
 
 FIND = "SELECT n FROM dalsegno_session WHERE tenant = %s AND id = %s::uuid"
+
+
+@pytest.fixture(scope="module")
+def place(server: Postgres) -> Iterator[str]:
+    url = server.database()
+    yield url
+    server.drop(url)
+
+
+@pytest.fixture
+def database(server: Postgres, place: str) -> Iterator[str]:
+    """The URL of a database that is empty: one for all tests, each of which leaves it as it was."""
+    yield place
+    server.empty(place)
 
 
 class PostgresWorld:
@@ -264,20 +278,19 @@ class TestPooledHot(HotCases):
         assert heard == []
 
 
-def test_like_the_model(server: Postgres, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_like_the_model(server: Postgres, database: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Hypothesis finds acts, and after each the store holds what the memory store holds."""
     # Nobody loses a connection and lives here: a death need not be looked at twice a tenth of a second apart.
     monkeypatch.setattr(fleet, "GRACE_SECONDS", 0.001)
 
     @asynccontextmanager
     async def fresh() -> AsyncIterator[PostgresWorld]:
-        url = server.database()
-        world = PostgresWorld(url)
+        world = PostgresWorld(database)
         try:
             yield world
         finally:
             await world.close()
-            server.drop(url)
+            server.empty(database)
 
     machine = log_machine(fresh).TestCase
     machine.settings = settings(max_examples=size(10, 50), stateful_step_count=30, deadline=None)

@@ -151,6 +151,15 @@ class Postgres:
         name = url.rpartition("/")[2]
         self._do(sql.SQL("DROP DATABASE IF EXISTS {} WITH (FORCE)").format(sql.Identifier(name)))
 
+    def empty(self, url: str) -> None:
+        """Remove all that is in a database, whoever uses it: a tenth of the work of a new one."""
+        with psycopg.connect(url, autocommit=True) as connection:
+            connection.execute(
+                "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
+                " WHERE datname = current_database() AND pid <> pg_backend_pid()"
+            )
+            connection.execute("DROP SCHEMA public CASCADE; CREATE SCHEMA public")
+
     def start(self) -> None:
         """Start it; after a crash it recovers."""
         self._process.start()
