@@ -74,6 +74,9 @@ def portions(batches: Sequence[Batch]) -> Iterator[list[Batch]]:
     """The same in calls that each take no more than `PIECES_AT_ONCE`; a session comes once in each."""
     portion, room = list[Batch](), PIECES_AT_ONCE
     for ref, epoch, pieces in batches:
+        if not room:
+            yield portion
+            portion, room = [], PIECES_AT_ONCE
         while len(pieces) > room:
             yield [*portion, Batch(ref, epoch, pieces[:room])]
             portion, pieces, room = [], pieces[room:], PIECES_AT_ONCE
