@@ -44,7 +44,8 @@ class Sides(NamedTuple):
 async def looked_up() -> str:
     """What the tool does: nothing, but for the commits around it."""
     commit = _around_tool.get()
-    for _ in range(2 if commit else 0):
+    if commit is not None:
+        await commit()
         await commit()
     return text(RESULT_BYTES)
 

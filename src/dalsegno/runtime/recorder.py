@@ -56,7 +56,7 @@ class Recorder:
         self.handed: Sequence[Event] = ()  # with the lease, by the commit that took it
         self.journal = Journal()
         self.lost = self.parked = self.closed = self.over = False
-        """Fenced off; waiting for somebody; the agent's run has ended, nothing new begins; the turn is over here."""
+        """Fenced off; waiting for somebody; the run has ended, nothing new begins; over, its transcript another's."""
         self.last = 0
         """The last event that was written for the turn, under any lease."""
         self.on_news: Callable[[], None] = nothing

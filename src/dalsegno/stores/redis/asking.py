@@ -7,7 +7,6 @@ from redis.exceptions import (
     AuthenticationError,
     ClusterDownError,
     NoPermissionError,
-    NoScriptError,
     OutOfMemoryError,
     ReadOnlyError,
     RedisError,
@@ -18,7 +17,7 @@ from dalsegno.errors import DalsegnoError, Unavailable, Unreadable
 from dalsegno.stores.redis.line import Manners, Word
 from dalsegno.stores.redis.place import Place
 from dalsegno.stores.redis.route import Route, route_to
-from dalsegno.stores.redis.scripts import scripts
+from dalsegno.stores.redis.scripts import run, scripts
 
 PATIENT = Manners(answer_seconds=5.0, dial_seconds=2.0, pause_seconds=0.1, sendings=1, failing=())
 """A server that is full or a replica by now can still be read."""
@@ -47,11 +46,7 @@ class Asker:
 
     async def run(self, name: str, keys: Sequence[bytes], *words: Word) -> Any:
         """A script's reply. The first key says which server is asked. Raises `Unavailable` or `Unreadable`."""
-        script = self._scripts[name]
-        reply = await self.route.ask(keys[0], "EVALSHA", script.sha, len(keys), *keys, *words)
-        if isinstance(reply, NoScriptError):
-            reply = await self.route.ask(keys[0], "EVAL", script.text, len(keys), *keys, *words)
-        return _accepted(reply)
+        return _accepted(await run(self.route, self._scripts[name], keys, words))
 
     async def do(self, key: bytes, *words: Word) -> Any:
         """A command's reply, likewise."""

@@ -20,7 +20,7 @@ from typing import Any, TypeVar
 
 import msgspec
 from redis.crc import key_slot
-from redis.exceptions import AuthenticationError, AuthorizationError, NoScriptError, RedisError, ResponseError
+from redis.exceptions import AuthenticationError, AuthorizationError, RedisError, ResponseError
 
 from dalsegno.core.stream import Piece
 from dalsegno.errors import ConfigError, DalsegnoError, LeaseLost, Unavailable
@@ -32,6 +32,7 @@ from dalsegno.stores.redis.entries import Entries
 from dalsegno.stores.redis.line import HASTY, Manners
 from dalsegno.stores.redis.place import Place, parse
 from dalsegno.stores.redis.route import Route, route_to
+from dalsegno.stores.redis.scripts import run
 from dalsegno.stores.redis.steps import Asked, Steps, portions
 
 LIFETIME = timedelta(minutes=10)
@@ -191,10 +192,7 @@ class RedisHot:
 async def _run(route: Route, keys: Sequence[bytes], asked: Asked) -> Any:
     """A script's reply; with several keys only where one server answers for all."""
     script, words = asked
-    reply = await route.ask(keys[0], "EVALSHA", script.sha, len(keys), *keys, *words)
-    if isinstance(reply, NoScriptError):
-        reply = await route.ask(keys[0], "EVAL", script.text, len(keys), *keys, *words)
-    return _accepted(reply)
+    return _accepted(await run(route, script, keys, words))
 
 
 def _accepted(reply: Any) -> Any:

@@ -5,11 +5,16 @@ are sent again when a server does not know them: it was restarted, or another on
 """
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import cache
 from importlib import resources
+from typing import Any
 
 import msgspec
+from redis.exceptions import NoScriptError
+
+from dalsegno.stores.redis.line import Word
+from dalsegno.stores.redis.route import Route
 
 SHARED = ("step", "session")
 
@@ -32,6 +37,14 @@ def scripts(product: str) -> Mapping[str, Script]:
     }
     shared = "\n".join(texts.pop(name) for name in SHARED if name in texts)
     return {name: _script(shared, text) for name, text in texts.items()}
+
+
+async def run(route: Route, script: Script, keys: Sequence[bytes], words: Sequence[Word]) -> Any:
+    """The reply, or the error that the server answers with. The first key says which server is asked."""
+    reply = await route.ask(keys[0], "EVALSHA", script.sha, len(keys), *keys, *words)
+    if isinstance(reply, NoScriptError):
+        reply = await route.ask(keys[0], "EVAL", script.text, len(keys), *keys, *words)
+    return reply
 
 
 def _script(shared: str, text: str) -> Script:
