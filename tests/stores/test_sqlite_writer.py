@@ -124,6 +124,21 @@ async def test_two_halves_take_turns_while_the_loop_has_more_to_do_than_the_disk
     assert len(said(path)) == 40
 
 
+async def test_behind_another_process_all_that_waits_goes_at_once(writer: Writer, path: Path):
+    """The other one thinks meanwhile; a half that stayed behind would wait for it once more, and so would everybody."""
+    other = Gate(beside(path, "-gate"))
+    assert other.try_enter()
+    for _ in range(20):
+        writer.pace.note_here(0.0008)
+    writing = asyncio.gather(*(writer.do(say(f"{number}")) for number in range(40)))
+    await wait_until(lambda: writer._away, description="the writer stands in line")
+    other.leave()
+    await writing
+    other.close()
+    assert commits(writer) == 1
+    assert len(said(path)) == 40
+
+
 async def test_a_slow_disk_does_not_block_the_loop(writer: Writer, cursor: type[Watched], path: Path):
     """After the first slow commit the thread waits for the disk, the loop turns, and the next batch gathers."""
     cursor.before_commit = staticmethod(lambda: time.sleep(0.02))

@@ -60,6 +60,7 @@ class Writer:
 
     * what tasks bring during one round of the loop is one batch;
     * while recent commits were quick, the loop commits the batch, else the thread does, and the next batch gathers;
+    * who stood in line behind another process commits all that waits: a half would have to stand in line once more;
     * a task that was alone with its commit the last time does not wait for the end of the round; only one task a round,
       and only a few times, so that one that does nothing but commit still lets the others run.
     """
@@ -77,7 +78,6 @@ class Writer:
         self._task: asyncio.Task[Any] | None = None
         self._away = False
         """The gate or the disk is being waited for; whatever is brought now waits for the next batch."""
-        self._others_think = False
         self._journey = 0
         self._alone = True
         self._closed = self._ended = False
@@ -152,22 +152,23 @@ class Writer:
         finally:
             self._gate.leave()
 
-    def _round(self) -> None:
+    def _round(self, *, others_think: bool = False) -> None:
         """Once a round of the loop in which something was brought."""
         self._round_comes, self._at_once_in_round, self._task = False, 0, None
         if self._away or not self._waiting:
             return
         if self._gate.try_enter():
-            self._inside()
+            self._inside(others_think)
         else:
-            self._go_away(self._gate.enter, self._inside)
+            # Those who are inside now think while we are.
+            self._go_away(self._gate.enter, lambda: self._inside(others_think=True))
 
-    def _inside(self) -> None:
+    def _inside(self, others_think: bool) -> None:
         """The gate is ours: run the batch's statements."""
         if self._ended:
             return
         self._away = False
-        batch = self._take()
+        batch = self._take(len(self._waiting) if others_think else self._part())
         try:
             found = self._committer.work(batch)
         except BaseException:
@@ -204,9 +205,7 @@ class Writer:
         self._away = False
         batch, self._committing = self._committing, ()
         # What has gathered goes to the disk before those of this batch go on: else all would soon wait for one another.
-        self._others_think = len(batch) > 0
-        self._round()
-        self._others_think = False
+        self._round(others_think=len(batch) > 0)
         self._finish(batch)
 
     def _finish(self, batch: Sequence[Waiting]) -> None:
@@ -216,22 +215,21 @@ class Writer:
         if self._waiting and self._loop is not None:
             self._look_next_round(self._loop)
 
-    def _take(self) -> list[Waiting]:
+    def _take(self, most: int) -> list[Waiting]:
         batch: list[Waiting] = []
-        room = self._room()
-        while self._waiting and len(batch) < room:
+        while self._waiting and len(batch) < min(most, BATCH_MAX):
             job = self._waiting.popleft()
             if not job.future.done():
                 batch.append(job)
         return batch
 
-    def _room(self) -> int:
-        """How many go together. Who is in the same batch waits at the same time and thinks at the same time; when the
-        loop has more to do for them than the disk, two halves take turns, and neither is idle.
+    def _part(self) -> int:
+        """How many go together when there is nobody else. Who is in the same batch waits at the same time and thinks at
+        the same time; when the loop has more to do for them than the disk, two halves take turns, and neither is idle.
         """
         waiting = min(len(self._waiting), BATCH_MAX)
         seconds = self.pace.expected(_weight(waiting))
-        if self._others_think or self.pace.bears(_weight(waiting)) or seconds > waiting * THINKING_SECONDS:
+        if self.pace.bears(_weight(waiting)) or seconds > waiting * THINKING_SECONDS:
             return waiting
         return (waiting + 1) // 2
 
