@@ -18,9 +18,9 @@ import os
 import pytest
 from hypothesis import HealthCheck, settings
 
-from tests.postgres import database, proxy, server
+from tests.postgres import database, place, proxy, server
 
-__all__ = ["database", "proxy", "server"]
+__all__ = ["database", "place", "proxy", "server"]
 
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 

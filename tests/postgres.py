@@ -1,4 +1,4 @@
-"""PostgreSQL for tests: a private server, a fresh database a test.
+"""PostgreSQL for tests: a private server, an empty database a test.
 
 Which: the one that POSTGRES_PROGRAM names, or that is on PATH, else the newest out of a wheel. With
 POSTGRES_VERSIONS=all every version that is found; with POSTGRES_VERSIONS=15,18 those.
@@ -37,9 +37,14 @@ async def proxy(server: Postgres) -> AsyncIterator[FaultProxy]:
         yield proxy
 
 
+@pytest.fixture(scope="session")
+def place(server: Postgres) -> str:
+    """The URL of the database that all tests of a process use, one after another: a new one costs ten times as much."""
+    return server.database()
+
+
 @pytest.fixture
-def database(server: Postgres) -> Iterator[str]:
+def database(server: Postgres, place: str) -> Iterator[str]:
     """The URL of an empty database."""
-    url = server.database()
-    yield url
-    server.drop(url)
+    yield place
+    server.empty(place)

@@ -38,6 +38,9 @@ def test_turns_are_mixed_when_their_steps_are() -> None:
     assert not unmixed(mixed, "x0")
     assert judge(mixed, {"x0": "", "x1": ""}).unmixed == 0
 
+pytestmark = pytest.mark.xdist_group("peers")
+"""One process measures; the others have enough to do."""
+
 
 @pytest.fixture(scope="module")
 async def comparison() -> Comparison:
@@ -84,7 +87,7 @@ async def test_a_driver_that_dies_is_an_error_that_says_what_it_printed(tmp_path
                 pass
 
 
-def test_the_page_follows_from_the_record(comparison: Comparison, tmp_path: Path) -> None:
+async def test_the_page_follows_from_the_record(comparison: Comparison, tmp_path: Path) -> None:
     """Saved and read again, it is the same run, and says the same."""
     save(comparison, tmp_path)
     assert load(tmp_path) == comparison

@@ -4,7 +4,7 @@ Behind the store's back is a connection of our own; a death is a connection that
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from datetime import timedelta
 from typing import Any
@@ -35,20 +35,6 @@ from tests.acceptance.sizes import size
 from tests.support import wait_until
 
 FIND = "SELECT n FROM dalsegno_session WHERE tenant = %s AND id = %s::uuid"
-
-
-@pytest.fixture(scope="module")
-def place(server: Postgres) -> Iterator[str]:
-    url = server.database()
-    yield url
-    server.drop(url)
-
-
-@pytest.fixture
-def database(server: Postgres, place: str) -> Iterator[str]:
-    """The URL of a database that is empty: one for all tests, each of which leaves it as it was."""
-    yield place
-    server.empty(place)
 
 
 class PostgresWorld:

@@ -212,8 +212,9 @@ async def test_a_database_that_is_read_only_says_so(server: Postgres, database: 
     await accept(log, session())
 
 
-async def test_a_database_without_connections_left_says_so(server: Postgres, database: str):
-    """`not_applied`, and the message says so."""
+async def test_a_database_without_connections_left_says_so(server: Postgres):
+    """`not_applied`, and the message says so. The database has an owner and a limit of its own."""
+    database = server.database()
     name = sql.Identifier(name_of(database))
     with psycopg.connect(server.url(), autocommit=True) as raw:
         raw.execute("DO 'BEGIN CREATE ROLE plain LOGIN; EXCEPTION WHEN duplicate_object THEN END'")
@@ -226,6 +227,7 @@ async def test_a_database_without_connections_left_says_so(server: Postgres, dat
         raw.execute(sql.SQL("ALTER DATABASE {} CONNECTION LIMIT -1").format(name))
         await accept(log, session())
     await log.close()
+    server.drop(database)
 
 
 async def test_a_row_that_is_locked_for_long_holds_nobody_up_for_ever(database: str, monkeypatch: pytest.MonkeyPatch):

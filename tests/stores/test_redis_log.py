@@ -28,6 +28,7 @@ from dalsegno.ops.tiers import Places
 from dalsegno.ports import Member, Query, Ref
 from dalsegno.stores import migrate, open_warm
 from dalsegno.stores.redis import RedisLog
+from dalsegno.stores.redis import beat as beats
 from dalsegno.stores.redis.beat import Beat
 from dalsegno.stores.redis.claims import Choice
 from dalsegno.stores.redis.keys import Layout, Part, name_of
@@ -46,7 +47,7 @@ from dalsegno.testing.conformance.acts import (
     speak,
     work,
 )
-from dalsegno.testing.proxy import BlackHole, Cut, DropReplies, FaultProxy, Pass, Refuse
+from dalsegno.testing.proxy import BlackHole, Cut, Delay, DropReplies, FaultProxy, Pass, Refuse
 from dalsegno.testing.servers import redis as servers
 from dalsegno.testing.servers.process import free_port
 from dalsegno.testing.servers.redis import Redis
@@ -395,6 +396,25 @@ async def test_a_silent_server_is_given_up(proxy: FaultProxy, wired: RedisLog, m
         await asyncio.wait_for(speak(wired, admission(session())), 5)
     assert caught.value.outcome == "unknown"
     await proxy.switch(Pass())
+
+
+async def test_who_begins_is_given_longer_than_who_lives(proxy: FaultProxy, wired: RedisLog, log: RedisLog):
+    """A member with a short time to live joins over a wire whose answers take most of it."""
+    await proxy.switch(Delay(latency=timedelta(seconds=0.1)))
+    await wired.join(Member("far", "far"), ttl=timedelta(seconds=0.6))
+    await proxy.switch(Pass())
+    assert await log.members() == [Member("far", "far")]
+
+
+async def test_who_cannot_begin_is_told_how_long_was_waited(proxy: FaultProxy, monkeypatch: pytest.MonkeyPatch):
+    """A server that accepts connections and says nothing."""
+    monkeypatch.setattr(beats, "BEGIN_SECONDS", 0.3)
+    await proxy.switch(BlackHole())
+    place = parse(f"redis://127.0.0.1:{proxy.port}/0")
+    mute = Beat(place, Layout(place), Member("mute", "mute"), timedelta(seconds=30))
+    with pytest.raises(TimeoutError, match=r"no answer in 0.3 s"):
+        await asyncio.to_thread(mute.begin)
+    mute.close()
 
 
 # ------------------------------------------------------------------ the process

@@ -113,6 +113,7 @@ class Beat:
         self._layout = layout
         self._member = member
         self._every = ttl.total_seconds() / 3
+        self._patience = BEGIN_SECONDS
         self._about = (member.incarnation, msgspec.json.encode(member), round(ttl.total_seconds() * 1000))
         self._dialler = Dialler(place)
         self._pulses: dict[Address, Pulse] = {}
@@ -163,10 +164,14 @@ class Beat:
         try:
             async with asyncio.timeout(BEGIN_SECONDS):
                 await self._beat()
+            # From now on there is a time to live, and one server that is silent must not cost it with the others.
+            self._patience = max(PATIENCE_SECONDS, self._every)
             self._first.set_result(None)
             await self._go_on()
             self._stopped.set()
             await self._closing.wait()
+        except TimeoutError:
+            self._first.set_exception(TimeoutError(f"no answer in {BEGIN_SECONDS:g} s"))
         except FAILURES as error:
             self._first.set_exception(error)
         finally:
@@ -205,7 +210,7 @@ class Beat:
             raise failures[0]
 
     async def _in_time(self, pulse: Pulse, parts: Sequence[Part]) -> None:
-        async with asyncio.timeout(max(PATIENCE_SECONDS, self._every)):
+        async with asyncio.timeout(self._patience):
             await pulse.beat(parts)
 
     async def _quiet_until(self, due: float) -> None:
