@@ -38,6 +38,7 @@ def test_turns_are_mixed_when_their_steps_are() -> None:
     assert not unmixed(mixed, "x0")
     assert judge(mixed, {"x0": "", "x1": ""}).unmixed == 0
 
+
 pytestmark = pytest.mark.xdist_group("peers")
 """One process measures; the others have enough to do."""
 
