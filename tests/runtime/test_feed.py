@@ -12,7 +12,18 @@ from dalsegno.ports import Hint, Member, OpenStep, Ref
 from dalsegno.runtime.feed import Feed
 from dalsegno.runtime.hub import Hub
 from dalsegno.stores.memory import MemoryDatabase, MemoryHot, MemoryLog
-from dalsegno.testing.conformance.acts import accept, begin, change, delete, leased, publish, session, work, written
+from dalsegno.testing.conformance.acts import (
+    accept,
+    begin,
+    change,
+    delete,
+    leased,
+    note,
+    publish,
+    session,
+    work,
+    written,
+)
 from tests.support import wait_until
 
 
@@ -89,6 +100,25 @@ async def test_a_reader_whose_place_was_erased_reads_on_in_the_log():
     found = {seq: feed.since(seq) for seq in range(known.head, feed.head)}
     told = {seq: [event.type for event in events] for seq, events in found.items() if events is not None}
     assert told == {feed.head - 1: ["session.deleted"]}
+    feed.close()
+
+
+async def test_what_the_hot_tier_has_of_an_erased_session_is_not_shown():
+    """P8: the log, which said that the step was over, is gone."""
+    log, hot, ref = MemoryLog(MemoryDatabase()), MemoryHot(), session()
+    await log.join(Member("a", "a"), ttl=timedelta(minutes=1))
+    lease = await begin(log, ref, owner="a")
+    opened = Piece(lease.turn + 1, 0, lease.turn, "msg_1", {"type": "message", "id": "msg_1"})
+    await publish(hot, ref, lease.epoch, [opened])
+    await work(log, lease, note("one"))
+    known = await log.load(ref)
+    assert known is not None and known.head > opened.base
+    feed = Feed(ref, known, log, hot)
+    await log.erase(ref, await delete(log, ref))
+    feed.refresh("step")
+    assert feed._looking is not None
+    await feed._looking
+    assert feed.pieces(0) == ()
     feed.close()
 
 

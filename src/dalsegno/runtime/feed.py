@@ -174,7 +174,9 @@ class Feed:
             self._wanted = "log"
             return
         if found.base != self._base:
-            if any(closes(event) for event in await self._between(found.base)):
+            between = await self._between(found.base)
+            erased = found.base < self.head and (not between or between[0].seq != found.base + 1)
+            if erased or any(closes(event) for event in between):
                 return
             self._verified = found.base
         self.show(found.pieces, epoch=found.epoch)
