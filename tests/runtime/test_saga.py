@@ -105,6 +105,32 @@ def busy(world: Fleet) -> int:
     return next(place for place, one in enumerate(world.ones) if one.replica.turns)
 
 
+async def test_an_agent_that_fails_before_its_calls_are_on_record_is_not_run_again():
+    """What it asked for is known when its end is decided, and that nothing of it was done."""
+    shop, runs = Shop("pay"), list[int]()
+
+    async def model(context: Any) -> Any:
+        yield ToolCall("pay")
+
+    async def agent(turn: Turn) -> None:
+        runs.append(1)
+        await turn.generate(model, tools=shop.tools)
+        raise ValueError("not like this")
+
+    async with fleet(agent) as world:
+        commit = world.ones[0].warm.commit
+
+        async def slow(*given: Any, **named: Any) -> Any:
+            decision = await commit(*given, **named)
+            for _ in range(50):
+                await asyncio.sleep(0)
+            return decision
+
+        world.ones[0].warm.commit = slow  # type: ignore[method-assign]
+        turn = await world.ask(await world.session(), "go")
+        assert (turn.status, len(runs), shop.done) == ("failed", 1, [])
+
+
 async def test_a_failed_turn_is_undone_in_reverse():
     """Each effect once, the latest first, with a key of its own, the call as it was and its output; then the turn
     fails, and the log says what was done.

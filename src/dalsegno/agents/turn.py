@@ -53,8 +53,8 @@ class Notes(Protocol):
         """Events of the session, as they are in the log."""
         ...
 
-    def asked(self, call_id: str) -> JsonObject | None:
-        """The item on record for a call of this turn."""
+    async def asked(self, call_id: str) -> JsonObject | None:
+        """The item on record for a call of this turn, once what is being written is there."""
         ...
 
     def steps(self, prefix: str) -> list[str]:

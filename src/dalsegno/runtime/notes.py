@@ -60,8 +60,9 @@ class Notes:
         read = partial(self._recorder.log.read, self._recorder.ref, after=after, limit=limit)
         return await patiently(read, closing=self._recorder.closing)
 
-    def asked(self, call_id: str) -> JsonObject | None:
-        """The `function_call` item on record for a call of this turn."""
+    async def asked(self, call_id: str) -> JsonObject | None:
+        """The `function_call` item on record for a call of this turn, once what is being written is there."""
+        await self._recorder.be_sure()
         return self._recorder.journal.calls.get(call_id)
 
     def steps(self, prefix: str) -> list[str]:

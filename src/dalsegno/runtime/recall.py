@@ -15,7 +15,8 @@ from dalsegno.ports import Call, Ref, Tool
 from dalsegno.runtime.near import Near
 from dalsegno.runtime.outcome import Outcome, outcome_of
 from dalsegno.runtime.patience import patiently
-from dalsegno.runtime.recorder import Recorder, Tiers
+from dalsegno.runtime.recorder import Recorder
+from dalsegno.runtime.tiers import Tiers
 
 
 class Recall:

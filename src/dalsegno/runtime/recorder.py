@@ -2,14 +2,13 @@
 
 Appends that are made side by side leave in one commit. A draft may be deferred: it leaves with the next append, or at
 the agent's next real pause, so that an answer and the turn's end are one commit and nothing stays unwritten for long.
+Or it is begun: it leaves at once, and who acts next waits for it, not who has acted.
 """
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager, suppress
 from functools import partial
-
-import msgspec
 
 from dalsegno.core.append import Appended, Decide, Decision, Draft, Expect, Fenced, Known, Refusal, Then, append
 from dalsegno.core.context import Transcript
@@ -19,9 +18,10 @@ from dalsegno.core.lease import Lease
 from dalsegno.core.session import Session
 from dalsegno.core.step import Journal
 from dalsegno.errors import LeaseLost, TurnOver, Unavailable
-from dalsegno.ports import Log, Ref
-from dalsegno.runtime.hub import Hub, nothing
+from dalsegno.ports import Ref
+from dalsegno.runtime.hub import nothing
 from dalsegno.runtime.patience import PAUSES_SECONDS, patiently
+from dalsegno.runtime.tiers import Tiers
 
 READ_EVENTS = 500
 FLUSH_SECONDS, FLUSH_ROUNDS = 0.005, 4
@@ -30,18 +30,6 @@ BESIDE_SECONDS = 0.5
 CLIENT_EVENTS = frozenset({"turn.created", "turn.input", "session.updated", "session.deleted"})
 
 TheirCommit = Callable[[Decide[Appended]], Awaitable[Decision[Appended]]]
-
-
-class Tiers(msgspec.Struct, frozen=True):
-    """What a turn is written to and announced on.
-
-    `closing` says that this replica is going away; `doubt` is told that the answer to a commit was lost.
-    """
-
-    log: Log
-    hub: Hub
-    closing: Callable[[], bool]
-    doubt: Callable[[], None]
 
 
 class Recorder:
@@ -71,6 +59,7 @@ class Recorder:
         """How many transactions of this turn's tools let nobody else write."""
         self._let_in = asyncio.Event()
         self._queue: list[Draft] = []
+        self._begun = False  # some of them are not deferred: they are about to be sent
         self._unsure: Sequence[Draft] | None = None
         self._last_before = 0
         self._stale = False
@@ -128,8 +117,10 @@ class Recorder:
         await self._look()
 
     async def be_sure(self) -> None:
-        """Whoever was cancelled as it wrote may have written: what is asked for again may be on record."""
-        if self._unsure is not None:
+        """Wait for what was begun. And whoever was cancelled as it wrote may have written: what is asked for again may
+        be on record.
+        """
+        if self._begun or self._unsure is not None or self._lock.locked():
             await self.append(())
 
     async def _look(self) -> None:
@@ -147,6 +138,14 @@ class Recorder:
         self._queue.extend(drafts)
         if drafts:
             asyncio.get_running_loop().call_later(FLUSH_SECONDS, self._flush_soon, FLUSH_ROUNDS)
+
+    async def begin(self, drafts: Sequence[Draft]) -> None:
+        """Send these to the log. Whoever goes on from them waits until they are there (`settle`, `be_sure`)."""
+        self._check(drafts)
+        self._queue.extend(drafts)
+        self._begun = True
+        asyncio.get_running_loop().create_task(self._flush())
+        await asyncio.sleep(0)  # it goes first
 
     async def append(self, drafts: Sequence[Draft], *, then: Then = "hold", seen: int | None = None) -> Appended | None:
         """Write drafts of this turn, and those deferred before. Raises `LeaseLost`.
@@ -170,6 +169,7 @@ class Recorder:
         if then == "hold" and not self._queue:
             return Appended(self.session, self.lease, ())
         rest, self._queue, self.notes, before = [*self._queue, *self.notes], [], [], self.last
+        self._begun = False
         try:
             appended = await self._write([*rest, *last_word], then, seen)
         except BaseException:  # whatever it is, it may have been written, and must not be forgotten

@@ -30,8 +30,8 @@ from dalsegno.runtime.hub import Hub
 from dalsegno.runtime.near import Near
 from dalsegno.runtime.patience import patiently
 from dalsegno.runtime.publisher import Press
-from dalsegno.runtime.recorder import Tiers
 from dalsegno.runtime.texts import Texts
+from dalsegno.runtime.tiers import Tiers
 from dalsegno.runtime.turn import CONTEXT_LIMIT_BYTES, Surroundings, run_turn
 
 log = logging.getLogger("dalsegno.replica")

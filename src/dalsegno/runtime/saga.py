@@ -71,6 +71,7 @@ class Saga:
         """The turn's end, once nothing that it did is left that is to be undone."""
         recorder, journal = self._recorder, self._recorder.journal
         await self._tools.under_way.none()
+        await recorder.be_sure()
         if not any(intent.undo for _, intent in journal.intents.values()):
             return end
         await recorder.settle()

@@ -56,7 +56,7 @@ class Speaker:
     async def speak(
         self, model: Model, *, key: str, through: int, inside: str | None = None, label: str | None = None
     ) -> tuple[JsonObject, ...]:
-        """Carry one model call through: publish, then record its items and intents in one commit.
+        """Carry one model call through: publish, then send its items and intents to the log, in one commit.
 
         One call at a time is streamed; what others say meanwhile, and what is said inside a call, is recorded whole,
         when it is done. `model` is called once `prefix` is that call's.
@@ -171,7 +171,7 @@ class Speaker:
         if streamed:
             self._publisher.hold()
         if calls:
-            await self._recorder.append(drafts)
+            await self._recorder.begin(drafts)
         else:
             self._recorder.defer(drafts)
         if streamed:

@@ -1,5 +1,4 @@
-"""Tools: each recorded call is carried out as its effect class allows, once, and its output recorded before it is
-shown.
+"""Tools: each recorded call is carried out as its effect class allows, once; models see its output when it is recorded.
 
 The intent is in the log before anything here runs (law 4). What a crash between intent and output means is decided by
 the table in `core.effect`; here it is done.
@@ -28,8 +27,9 @@ from dalsegno.runtime.outcome import Outcome, as_text, failed, finding_of, misun
 from dalsegno.runtime.parking import Parking
 from dalsegno.runtime.patience import patiently, seen_through
 from dalsegno.runtime.recall import Recall
-from dalsegno.runtime.recorder import Recorder, Tiers
+from dalsegno.runtime.recorder import Recorder
 from dalsegno.runtime.texts import Texts
+from dalsegno.runtime.tiers import Tiers
 from dalsegno.runtime.transact import Put, Transactor
 from dalsegno.runtime.work import Calls, Work, side_by_side
 
@@ -47,6 +47,8 @@ class ToolBox:
         self._transactor = None if transactions is None else Transactor(recorder, tiers=tiers, store=transactions)
         self._tools: dict[str, Tool] = {}
         self._digests: dict[str, bytes] = {}
+        self._made: dict[str, JsonObject] = {}
+        """Outputs that are on their way to the log, by call."""
         self.under_way = Calls()
         self._turn = recorder.turn
         self.work = Work()
@@ -81,6 +83,10 @@ class ToolBox:
         """The tool of that name, if it has been offered."""
         return self._tools.get(name)
 
+    def output(self, call_id: str) -> JsonObject | None:
+        """What a call came to: on record, or on its way there."""
+        return self._recorder.journal.outputs.get(call_id) or self._made.get(call_id)
+
     def call(self, call_id: str) -> Call:
         """A call on record, as its tool is given it."""
         arguments = _parse(self._recorder.journal.calls[call_id])
@@ -91,8 +97,7 @@ class ToolBox:
         is under way.
         """
         ran = await side_by_side([self._one(call, self._carry_out) for call in calls])
-        actions = tuple(found for found in ran if isinstance(found, Action))
-        if actions:
+        if actions := tuple(found for found in ran if isinstance(found, Action)):
             await self._parking.park(actions)
         return [found for found in ran if isinstance(found, str)]
 
@@ -235,8 +240,11 @@ class ToolBox:
         draft, put = self._draft(call_id, outcome)
         if put is not None:  # whoever was fenced off has it swept afterwards: it must not come later still
             await seen_through(patiently(put, closing=self._closing))
-        await self._recorder.append([draft])
-        return str(self._recorder.journal.outputs[call_id]["output"])
+        assert isinstance(draft.data, ItemDone)
+        made, recorded = items.innermost(draft.data.item), self._recorder.journal.outputs
+        self._made = {one: item for one, item in self._made.items() if one not in recorded} | {call_id: made}
+        await self._recorder.begin([draft])
+        return str(made["output"])
 
     def _draft(self, call_id: str, outcome: Outcome) -> tuple[Draft, Put | None]:
         """The record of an output, and what has to be put into the cold tier before it may be written."""
@@ -257,9 +265,8 @@ class ToolBox:
 
     def _action(self, tool: Tool, call: JsonObject, *, reason: str | None = None) -> Action:
         within = None if tool.answer_within_seconds is None else timedelta(seconds=tool.answer_within_seconds)
-        kind = "tool_result" if tool.gate == "outside" else "approval"
         return Action(
-            "tool_result" if kind == "tool_result" else "approval",
+            "tool_result" if tool.gate == "outside" else "approval",
             str(call["call_id"]),
             str(call["name"]),
             str(call["arguments"]),

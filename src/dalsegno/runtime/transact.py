@@ -19,7 +19,8 @@ from dalsegno.errors import LeaseLost, TookTooLong, Unavailable, Unreadable
 from dalsegno.ports import Call, Tool, Transaction, Transactions
 from dalsegno.runtime.outcome import Outcome, failed, outcome_of
 from dalsegno.runtime.patience import PAUSES_SECONDS, patiently, seen_through
-from dalsegno.runtime.recorder import Recorder, Tiers
+from dalsegno.runtime.recorder import Recorder
+from dalsegno.runtime.tiers import Tiers
 
 R = TypeVar("R")
 Put: TypeAlias = Callable[[], Awaitable[None]]

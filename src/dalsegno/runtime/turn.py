@@ -51,10 +51,11 @@ from dalsegno.runtime.near import Near
 from dalsegno.runtime.patience import patiently
 from dalsegno.runtime.play import play
 from dalsegno.runtime.publisher import Press, Publisher
-from dalsegno.runtime.recorder import Recorder, Tiers
+from dalsegno.runtime.recorder import Recorder
 from dalsegno.runtime.saga import Saga
 from dalsegno.runtime.steps import Speaker
 from dalsegno.runtime.texts import Texts
+from dalsegno.runtime.tiers import Tiers
 from dalsegno.runtime.tools import ToolBox
 
 log = logging.getLogger("dalsegno.turn")

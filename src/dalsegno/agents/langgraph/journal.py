@@ -128,7 +128,7 @@ class Journal:
         """Record what the graph itself answered to calls, an unknown tool's for example: no tool was run for them."""
         for message in told:
             if isinstance(message, ToolMessage) and self.turn.answered(message.tool_call_id) is None:
-                item = self.turn.notes.asked(message.tool_call_id)
+                item = await self.turn.notes.asked(message.tool_call_id)
                 if item is not None:
                     refused = message.status == "error"
                     output = Output(str(message.text), status="refused" if refused else "completed")
@@ -165,7 +165,7 @@ class Journal:
 
     async def _asked(self, known: Tool, given: Any, call_id: str | None) -> JsonObject:
         """The call on record; if no model asked for it, it is the graph's own decision, and recorded as such."""
-        item = None if call_id is None else self.turn.notes.asked(call_id)
+        item = None if call_id is None else await self.turn.notes.asked(call_id)
         if item is not None:
             return item
         arguments = _plain(given)

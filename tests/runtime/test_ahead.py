@@ -1,0 +1,77 @@
+"""An agent goes on while the record of what it did is on its way; nothing more is done before that is there."""
+
+import asyncio
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from dalsegno.agents.tool import tool
+from dalsegno.core.append import Write
+from dalsegno.core.part import ToolCall
+from dalsegno.runtime.handle import Turn
+from tests.runtime.fleet import fleet
+from tests.support import wait_until
+
+INTENT, OUTPUT = b'"effect"', b'"function_call_output"'
+
+
+class Held:
+    """A commit that writes these words, and is not answered before it is let go."""
+
+    def __init__(self, words: bytes) -> None:
+        self.words = words
+        self.written, self.answered = asyncio.Event(), asyncio.Event()
+
+    def before(self, commit: Callable[..., Any]) -> Callable[..., Any]:
+        """The same, held once."""
+
+        async def held(*given: Any, **named: Any) -> Any:
+            decision = await commit(*given, **named)
+            events = decision.events if isinstance(decision, Write) else ()
+            if not self.written.is_set() and any(self.words in event.data for event in events):
+                self.written.set()
+                await self.answered.wait()
+            return decision
+
+        return held
+
+
+@pytest.mark.parametrize(
+    ("words", "before"), [(INTENT, ["model", "decided"]), (OUTPUT, ["model", "decided", "look", "told"])]
+)
+async def test_the_agent_goes_on_and_what_it_does_next_waits(words: bytes, before: list[str]):
+    """Law 4: no tool runs before its intent is on record, and no model is asked before the outputs are; but what the
+    agent makes of them meanwhile waits for nobody.
+    """
+    done, held = list[str](), Held(words)
+
+    @tool("once")
+    async def look() -> str:
+        done.append("look")
+        return "there"
+
+    async def model(context: Any) -> Any:
+        done.append("model")
+        yield "done" if context.items[-1]["type"] == "function_call_output" else ToolCall("look")
+
+    async def agent(turn: Turn) -> None:
+        reply = await turn.generate(model, tools=[look])
+        done.append("decided")
+        assert await turn.perform(reply) == ["there"]
+        answered = turn.answered(str(reply.calls[0]["call_id"]))
+        assert answered is not None and answered["output"] == "there"
+        done.append("told")
+        await turn.generate(model)
+
+    async with fleet(agent) as world:
+        world.ones[0].warm.commit = held.before(world.ones[0].warm.commit)  # type: ignore[method-assign]
+        ref = await world.session()
+        receipt = await world.say(ref, "go")
+        await wait_until(lambda: held.written.is_set() and done[-1:] == before[-1:], description="the agent goes on")
+        for _ in range(100):
+            await asyncio.sleep(0)
+        assert done == before
+        held.answered.set()
+        assert (await world.end_of(ref, receipt)).status == "completed"
+        assert done == ["model", "decided", "look", "told", "model"]
