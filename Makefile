@@ -5,7 +5,7 @@
 .NOTPARALLEL:
 
 PYTHON  ?= python3
-WORKERS ?= 2
+WORKERS ?= 3
 BENCH_ARGS ?= --save
 
 VENV := .venv
@@ -22,7 +22,7 @@ help: ## list the targets
 run: $(VENV)/.installed-run ## install, then the demo fleet on port 8000
 	@$(PY) -m dalsegno demo --serve
 
-test: lint ## install, lint, then every test that this machine can run (WORKERS=2, PYTEST_ARGS=)
+test: lint ## install, lint, then every test that this machine can run (WORKERS=3, PYTEST_ARGS=)
 	@echo "==> pytest"
 	@$(PY) -m pytest -n $(WORKERS) $(PYTEST_ARGS)
 
