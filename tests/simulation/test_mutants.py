@@ -131,21 +131,20 @@ def an_unstable_effect_key(patch: pytest.MonkeyPatch) -> None:
 @mutant
 def a_call_is_made_before_its_record(patch: pytest.MonkeyPatch) -> None:
     """The step that asks for calls is written when the loop next comes round, and its calls are made at once."""
-    real = recorder.Recorder.append
+    real = recorder.Recorder.begin
 
-    async def late(self: Any, drafts: Any, *, then: Any = "hold", seen: Any = None) -> Any:
+    async def late(self: Any, drafts: Any) -> None:
         intents = [draft.data for draft in drafts if type(draft.data).__name__ == "ToolIntent"]
-        if not intents or then != "hold":
-            return await real(self, drafts, then=then, seen=seen)
+        if not intents:
+            return await real(self, drafts)
         for draft in drafts:
             if hasattr(draft.data, "item") and draft.data.item["type"] == "function_call":
                 self.journal.calls[draft.data.item["call_id"]] = draft.data.item
         for intent in intents:
             self.journal.intents[intent.call_id] = (self.head + 1, intent)
         asyncio.get_running_loop().call_later(0.05, self.defer, list(drafts))
-        return None
 
-    patch.setattr(recorder.Recorder, "append", late)
+    patch.setattr(recorder.Recorder, "begin", late)
 
 
 @mutant
