@@ -1,4 +1,6 @@
-"""An agent goes on while the record of what it did is on its way; nothing more is done before that is there."""
+"""An agent that goes ahead computes while the record of what it did is on its way; nothing more is done before that is
+there.
+"""
 
 import asyncio
 from collections.abc import Callable
@@ -56,6 +58,7 @@ async def test_the_agent_goes_on_and_what_it_does_next_waits(words: bytes, befor
         yield "done" if context.items[-1]["type"] == "function_call_output" else ToolCall("look")
 
     async def agent(turn: Turn) -> None:
+        turn.notes.go_ahead()
         reply = await turn.generate(model, tools=[look])
         done.append("decided")
         assert await turn.perform(reply) == ["there"]
@@ -75,3 +78,26 @@ async def test_the_agent_goes_on_and_what_it_does_next_waits(words: bytes, befor
         held.answered.set()
         assert (await world.end_of(ref, receipt)).status == "completed"
         assert done == ["model", "decided", "look", "told", "model"]
+
+
+async def test_others_go_on_when_it_is_on_record():
+    """A plain agent may look at the context at any time."""
+    seen = list[str]()
+
+    @tool("read")
+    async def look() -> str:
+        return "there"
+
+    async def model(context: Any) -> Any:
+        yield "done" if context.items[-1]["type"] == "function_call_output" else ToolCall("look")
+
+    async def agent(turn: Turn) -> None:
+        reply = await turn.generate(model, tools=[look])
+        seen.append(str(turn.context.items[-1]["type"]))
+        await turn.perform(reply)
+        seen.append(str(turn.context.items[-1]["type"]))
+        await turn.generate(model)
+
+    async with fleet(agent) as world:
+        assert (await world.ask(await world.session(), "go")).status == "completed"
+        assert seen == ["function_call", "function_call_output"]

@@ -55,38 +55,14 @@ class Late:
         assert task.cancelled()
 
 
-class Impatience:
-    """Gives up what it asked for as soon as anything goes to the log."""
-
-    def __init__(self) -> None:
-        self._asking = list[asyncio.Task[Any]]()
-
-    def before(self, commit: Callable[..., Any]) -> Callable[..., Any]:
-        """The same, and the end of patience."""
-
-        async def commit_and_give_up(*given: Any, **named: Any) -> Any:
-            while self._asking:
-                self._asking.pop().cancel()
-            return await commit(*given, **named)
-
-        return commit_and_give_up
-
-    async def cancel(self, work: Coroutine[Any, Any, Any]) -> None:
-        """Ask for it, and give it up."""
-        task = asyncio.create_task(work)
-        self._asking.append(task)
-        await asyncio.wait((task,))
-        assert task.cancelled()
-
-
 async def steps(world: Fleet, ref: Any) -> list[str]:
     """The keys of the steps on record."""
     return [done.step for done in await world.data(ref, "item.done") if done.step is not None]
 
 
-async def test_a_model_that_was_given_up_as_its_answer_went_to_the_log_is_not_asked_again():
+async def test_a_model_that_was_given_up_as_its_answer_was_recorded_is_not_asked_again():
     """P6: the record is looked at before anything is done."""
-    asked, impatience = list[int](), Impatience()
+    asked, late = list[int](), Late(b'"call_id"')
 
     @tool("read")
     async def look() -> str:
@@ -97,12 +73,12 @@ async def test_a_model_that_was_given_up_as_its_answer_went_to_the_log_is_not_as
         yield "done" if context.items[-1]["type"] == "function_call_output" else ToolCall("look")
 
     async def agent(turn: Turn) -> None:
-        await impatience.cancel(turn.generate(model, tools=[look]))
+        await late.cancel(turn.generate(model, tools=[look]))
         while (reply := await turn.generate(model, tools=[look])).calls:
             await turn.perform(reply)
 
     async with fleet(agent) as world:
-        world.ones[0].warm.commit = impatience.before(world.ones[0].warm.commit)  # type: ignore[method-assign]
+        world.ones[0].warm.commit = late.before(world.ones[0].warm.commit)  # type: ignore[method-assign]
         ref = await world.session()
         assert (await world.ask(ref, "go")).status == "completed"
         assert await steps(world, ref) == ["model#1", "model#2"]
@@ -129,7 +105,7 @@ async def test_a_step_that_was_given_up_as_it_was_recorded_is_not_run_again():
         assert (len(ran), await steps(world, ref)) == (1, ["f#1", "say#1"])
 
 
-def paying(pay: ToolFunction, late: Late | Impatience) -> Any:
+def paying(pay: ToolFunction, late: Late) -> Any:
     """An agent that gives the call up as it is being recorded, and then makes it again."""
 
     async def model(context: Any) -> Any:
@@ -149,9 +125,9 @@ def outputs(turn: Any) -> list[str]:
     return [str(item["output"]) for item in turn.output if item["type"] == "function_call_output"]
 
 
-async def test_a_call_that_was_given_up_as_its_output_went_to_the_log_is_not_carried_out_again():
+async def test_a_call_that_was_given_up_as_it_was_recorded_is_not_carried_out_again():
     """P7, `once`: its effect has been had, and its result is the one on record."""
-    ran, late = list[int](), Impatience()
+    ran, late = list[int](), Late(OUTPUT)
 
     @tool("once")
     async def pay() -> str:

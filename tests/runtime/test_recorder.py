@@ -32,7 +32,7 @@ async def test_an_answer_whose_record_fails_is_recorded_with_the_end():
         async def damaged(*given: Any, **named: Any) -> Any:
             task = asyncio.current_task()
             assert task is not None
-            if not failed.is_set() and task.get_coro().__qualname__ == "Recorder._flush":  # type: ignore[union-attr]
+            if not failed.is_set() and task.get_coro().__qualname__ == "_flush":  # type: ignore[union-attr]
                 task.add_done_callback(lambda task: task.exception())
                 failed.set()
                 raise Unreadable("for a moment")
@@ -66,7 +66,7 @@ async def test_what_is_brought_while_an_end_is_refused_is_written():
             decision = await commit(*given, **named)
             if isinstance(decision, Refusal) and not refused.is_set():
                 refused.set()
-                await wait_until(lambda: runs[0]._recorder._queue, description="the step to be brought")
+                await wait_until(lambda: runs[0]._recorder._outbox, description="the step to be brought")
             return decision
 
         world.ones[0].warm.commit = told_late  # type: ignore[method-assign]

@@ -261,7 +261,7 @@ def what_is_being_written_is_not_waited_for(patch: pytest.MonkeyPatch) -> None:
     real = recorder.Recorder.settle
 
     async def hasty(self: Any) -> None:
-        await (real(self) if self._queue or self._unsure is not None else self._look())
+        await (real(self) if self._outbox or self._unsure is not None else self._look())
 
     patch.setattr(recorder.Recorder, "settle", hasty)
 

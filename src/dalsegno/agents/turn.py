@@ -53,6 +53,10 @@ class Notes(Protocol):
         """Events of the session, as they are in the log."""
         ...
 
+    def go_ahead(self) -> None:
+        """The agent goes on while its records are on their way."""
+        ...
+
     async def asked(self, call_id: str) -> JsonObject | None:
         """The item on record for a call of this turn, once what is being written is there."""
         ...

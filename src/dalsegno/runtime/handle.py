@@ -119,7 +119,6 @@ class Turn:
         recorded and the error is yours; ask again, and readers see the new answer go on from the old one where they
         agree. What is said `inside` a call (an agent that is a tool) is no part of the conversation and not streamed.
         `label` tells the step from others where its name is another in each attempt: `prefix` goes by it.
-        The record is on its way when this returns; whatever the turn does next waits until it is there.
         """
         with self._numbered(name) as key:
             record = await self._recorded(key)
@@ -141,8 +140,7 @@ class Turn:
         """Carry out calls that a reply asked for, side by side, each according to its effect class; their outputs.
 
         Outputs on record are returned from there. If some of them wait for a human or for somebody outside, the turn
-        parks here, holding nothing, and is run again when they are decided. New outputs are on their way to the log
-        when this returns; whatever the turn does next waits until they are there.
+        parks here, holding nothing, and is run again when they are decided.
         """
         self._boundary()
         self._tools.offer(tools)

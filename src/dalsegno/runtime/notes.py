@@ -60,6 +60,12 @@ class Notes:
         read = partial(self._recorder.log.read, self._recorder.ref, after=after, limit=limit)
         return await patiently(read, closing=self._recorder.closing)
 
+    def go_ahead(self) -> None:
+        """The agent goes on while its records are on their way to the log, since it computes between its acts. Whatever
+        the turn does next waits until they are there; only `turn.context` may lack them.
+        """
+        self._recorder.ahead = True
+
     async def asked(self, call_id: str) -> JsonObject | None:
         """The `function_call` item on record for a call of this turn, once what is being written is there."""
         await self._recorder.be_sure()

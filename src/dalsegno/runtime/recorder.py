@@ -7,7 +7,7 @@ Or it is begun: it leaves at once, and who acts next waits for it, not who has a
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 from functools import partial
 
 from dalsegno.core.append import Appended, Decide, Decision, Draft, Expect, Fenced, Known, Refusal, Then, append
@@ -20,12 +20,11 @@ from dalsegno.core.step import Journal
 from dalsegno.errors import LeaseLost, TurnOver, Unavailable
 from dalsegno.ports import Ref
 from dalsegno.runtime.hub import nothing
+from dalsegno.runtime.outbox import Outbox
 from dalsegno.runtime.patience import PAUSES_SECONDS, patiently
 from dalsegno.runtime.tiers import Tiers
 
 READ_EVENTS = 500
-FLUSH_SECONDS, FLUSH_ROUNDS = 0.005, 4
-"""A deferred draft waits so long, and then rounds of a busy loop: from an agent's last word to its turn's end."""
 BESIDE_SECONDS = 0.5
 CLIENT_EVENTS = frozenset({"turn.created", "turn.input", "session.updated", "session.deleted"})
 
@@ -45,6 +44,8 @@ class Recorder:
         self.journal = Journal()
         self.lost = self.parked = self.closed = self.over = False
         """Fenced off; waiting for somebody; the run has ended, nothing new begins; over, its transcript another's."""
+        self.ahead = False
+        """The agent computes between its acts, and need not wait for their records."""
         self.last = 0
         """The last event that was written for the turn, under any lease."""
         self.on_news: Callable[[], None] = nothing
@@ -58,8 +59,7 @@ class Recorder:
         self._shut_out = 0
         """How many transactions of this turn's tools let nobody else write."""
         self._let_in = asyncio.Event()
-        self._queue: list[Draft] = []
-        self._begun = False  # some of them are not deferred: they are about to be sent
+        self._outbox = Outbox()
         self._unsure: Sequence[Draft] | None = None
         self._last_before = 0
         self._stale = False
@@ -112,7 +112,7 @@ class Recorder:
 
     async def settle(self) -> None:
         """Write what was deferred, if it is not being written, and read what others have appended."""
-        if self._queue or self._unsure is not None or self._lock.locked():
+        if self._outbox or self._unsure is not None or self._lock.locked():
             await self.append(())
         await self._look()
 
@@ -120,7 +120,7 @@ class Recorder:
         """Wait for what was begun. And whoever was cancelled as it wrote may have written: what is asked for again may
         be on record.
         """
-        if self._begun or self._unsure is not None or self._lock.locked():
+        if self._outbox.begun or self._unsure is not None or self._lock.locked():
             await self.append(())
 
     async def _look(self) -> None:
@@ -135,17 +135,17 @@ class Recorder:
     def defer(self, drafts: Sequence[Draft]) -> None:
         """Write these with the next append, or soon without one."""
         self._check(drafts)
-        self._queue.extend(drafts)
-        if drafts:
-            asyncio.get_running_loop().call_later(FLUSH_SECONDS, self._flush_soon, FLUSH_ROUNDS)
+        self._outbox.defer(drafts, self.append)
 
     async def begin(self, drafts: Sequence[Draft]) -> None:
-        """Send these to the log. Whoever goes on from them waits until they are there (`settle`, `be_sure`)."""
-        self._check(drafts)
-        self._queue.extend(drafts)
-        self._begun = True
-        asyncio.get_running_loop().create_task(self._flush())
-        await asyncio.sleep(0)  # it goes first
+        """Write these. Of an agent that goes ahead, return when they have been sent: who acts next waits until they are
+        there (`settle`, `be_sure`).
+        """
+        if self.ahead:
+            self._check(drafts)
+            await self._outbox.send(drafts, self.append)
+        else:
+            await self.append(drafts)
 
     async def append(self, drafts: Sequence[Draft], *, then: Then = "hold", seen: int | None = None) -> Appended | None:
         """Write drafts of this turn, and those deferred before. Raises `LeaseLost`.
@@ -156,7 +156,7 @@ class Recorder:
         self._check(drafts)
         last_word = list(drafts) if then != "hold" else []
         if not last_word:
-            self._queue.extend(drafts)
+            self._outbox.put(drafts)
         while True:
             if self._shut_out:
                 await self._let_in.wait()
@@ -166,17 +166,17 @@ class Recorder:
 
     async def _append(self, last_word: Sequence[Draft], then: Then, seen: int | None) -> Appended | None:
         await self._take_up()
-        if then == "hold" and not self._queue:
+        if then == "hold" and not self._outbox:
             return Appended(self.session, self.lease, ())
-        rest, self._queue, self.notes, before = [*self._queue, *self.notes], [], [], self.last
-        self._begun = False
+        rest, self.notes, before = [*self._outbox.take(), *self.notes], [], self.last
         try:
             appended = await self._write([*rest, *last_word], then, seen)
         except BaseException:  # whatever it is, it may have been written, and must not be forgotten
             self._unsure, self._last_before = rest, before
             raise
         if appended is None:
-            self._queue, self._stale = [*rest, *self._queue], True
+            self._outbox.give_back(rest)
+            self._stale = True
         return appended
 
     @asynccontextmanager
@@ -221,7 +221,7 @@ class Recorder:
         await patiently(self._read_on, closing=self.closing)
         self._unsure = None
         if self.last == self._last_before:
-            self._queue = [*batch, *self._queue]
+            self._outbox.give_back(batch)
 
     async def _write(self, batch: Sequence[Draft], then: Then, seen: int | None) -> Appended | None:
         # bound here for all tries: one that arrives late must not pass for a new one
@@ -286,15 +286,3 @@ class Recorder:
     def _lost(self) -> LeaseLost:
         self.lose()
         return LeaseLost()
-
-    def _flush_soon(self, rounds: int) -> None:
-        if not self._queue or self.lost:
-            return
-        if rounds:
-            asyncio.get_running_loop().call_soon(self._flush_soon, rounds - 1)
-        else:
-            asyncio.get_running_loop().create_task(self._flush())
-
-    async def _flush(self) -> None:
-        with suppress(LeaseLost):
-            await self.append(())

@@ -96,6 +96,7 @@ class LangGraphAgent:
 
     async def run(self, turn: Turn) -> None:
         """Run the graph until it has nothing left to do."""
+        turn.notes.go_ahead()
         turn.offer(tuple(self._tools.values()))
         # this run may be the turn's second in this process, and all that a run knows is in the log
         await turn.notes.settle()

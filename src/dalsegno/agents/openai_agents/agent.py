@@ -68,6 +68,7 @@ class OpenAIAgent:
 
     async def run(self, turn: Turn) -> None:
         """Run the SDK's loop on the log; what its tools' output makes the answer is said, too."""
+        turn.notes.go_ahead()
         turn.offer(self._served.tools)  # also of agents that are tools: to undo what they did they are not run again
         await self._connections.ready()
         begun = turn in self._reached  # a message joined the turn as it was ending: what is on record goes before it

@@ -59,6 +59,7 @@ class PydanticAgent:
 
     async def run(self, turn: Turn) -> None:
         """Answer the turn's message; called again on the same turn, what was said to it since."""
+        turn.notes.go_ahead()
         context = list(turn.context.items)
         done = self._done.setdefault(turn, [])
         steps = Steps(turn, prefill=self._prefill, context=context, done=done)

@@ -47,6 +47,8 @@ class Stage:
     async def run(self, turn: Turn) -> None:
         """Do what the script says the agent does, then let the model talk until it has nothing left to call."""
         ATTEMPT.set(turn.attempt)
+        if self.weather.chance.random() < 0.5:
+            turn.notes.go_ahead()
         script = read_script(turn.text)
         models = self.models.setdefault(turn, _Models(self, turn))
         if script is not None and script.before:
