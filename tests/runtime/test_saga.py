@@ -114,6 +114,7 @@ async def test_an_agent_that_fails_before_its_calls_are_on_record_is_not_run_aga
 
     async def agent(turn: Turn) -> None:
         runs.append(1)
+        turn.notes.go_ahead()
         await turn.generate(model, tools=shop.tools)
         raise ValueError("not like this")
 
