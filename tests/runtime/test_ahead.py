@@ -80,6 +80,35 @@ async def test_the_agent_goes_on_and_what_it_does_next_waits(words: bytes, befor
         assert done == ["model", "decided", "look", "told", "model"]
 
 
+async def test_an_output_that_waits_for_a_transaction_beside_it_is_not_made_again():
+    """P7, `once`: a tool's transaction lets nobody else write; who asks for the call again waits, too."""
+    ran = list[int]()
+
+    @tool("once")
+    async def pay() -> str:
+        ran.append(1)
+        return "paid"
+
+    async def model(context: Any) -> Any:
+        yield "done" if context.items[-1]["type"] == "function_call_output" else ToolCall("pay")
+
+    async def agent(turn: Turn) -> None:
+        turn.notes.go_ahead()
+        reply = await turn.generate(model, tools=[pay])
+        await turn._recorder.be_sure()
+        async with turn._recorder.shut_out():
+            assert await turn.perform(reply) == ["paid"]
+            again = asyncio.create_task(turn.perform(reply))
+            for _ in range(100):
+                await asyncio.sleep(0)
+            assert not again.done()
+        assert (await again, ran) == (["paid"], [1])
+        await turn.generate(model)
+
+    async with fleet(agent) as world:
+        assert (await world.ask(await world.session(), "go")).status == "completed"
+
+
 async def test_others_go_on_when_it_is_on_record():
     """A plain agent may look at the context at any time."""
     seen = list[str]()
@@ -97,5 +126,13 @@ async def test_others_go_on_when_it_is_on_record():
         await turn.generate(model)
 
     async with fleet(agent) as world:
+        commit = world.ones[0].warm.commit
+
+        async def slow(*given: Any, **named: Any) -> Any:
+            for _ in range(50):
+                await asyncio.sleep(0)
+            return await commit(*given, **named)
+
+        world.ones[0].warm.commit = slow  # type: ignore[method-assign]
         assert (await world.ask(await world.session(), "go")).status == "completed"
         assert seen == ["function_call_output"]
