@@ -122,7 +122,7 @@ async def test_others_go_on_when_it_is_on_record():
 
     async def agent(turn: Turn) -> None:
         await turn.perform(await turn.generate(model, tools=[look]))
-        seen.append(str(turn.context.items[-1]["type"]))
+        seen.append(str(turn.context.items[-1]["output"]))
         await turn.generate(model)
 
     async with fleet(agent) as world:
@@ -135,4 +135,4 @@ async def test_others_go_on_when_it_is_on_record():
 
         world.ones[0].warm.commit = slow  # type: ignore[method-assign]
         assert (await world.ask(await world.session(), "go")).status == "completed"
-        assert seen == ["function_call_output"]
+        assert seen == ["there"]
