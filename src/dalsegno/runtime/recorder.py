@@ -117,10 +117,11 @@ class Recorder:
         await self._look()
 
     async def be_sure(self) -> None:
-        """Wait for what was begun. And whoever was cancelled as it wrote may have written: what is asked for again may
-        be on record.
+        """Wait for what an agent that goes ahead has begun. And whoever was cancelled as it wrote may have written:
+        what is asked for again may be on record.
         """
-        if self._outbox.begun or self._unsure is not None or self._lock.locked():
+        on_its_way = self.ahead and (self._outbox.begun or self._lock.locked())
+        if on_its_way or self._unsure is not None:
             await self.append(())
 
     async def _look(self) -> None:
