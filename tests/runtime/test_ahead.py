@@ -3,40 +3,18 @@ there.
 """
 
 import asyncio
-from collections.abc import Callable
 from typing import Any
 
 import pytest
 
 from dalsegno.agents.tool import tool
-from dalsegno.core.append import Write
 from dalsegno.core.part import ToolCall
 from dalsegno.runtime.handle import Turn
+from tests.runtime.commits import Held, rounds, slow
 from tests.runtime.fleet import fleet
 from tests.support import wait_until
 
 INTENT, OUTPUT = b'"effect"', b'"function_call_output"'
-
-
-class Held:
-    """A commit that writes these words, and is not answered before it is let go."""
-
-    def __init__(self, words: bytes) -> None:
-        self.words = words
-        self.written, self.answered = asyncio.Event(), asyncio.Event()
-
-    def before(self, commit: Callable[..., Any]) -> Callable[..., Any]:
-        """The same, held once."""
-
-        async def held(*given: Any, **named: Any) -> Any:
-            decision = await commit(*given, **named)
-            events = decision.events if isinstance(decision, Write) else ()
-            if not self.written.is_set() and any(self.words in event.data for event in events):
-                self.written.set()
-                await self.answered.wait()
-            return decision
-
-        return held
 
 
 @pytest.mark.parametrize(
@@ -72,8 +50,7 @@ async def test_the_agent_goes_on_and_what_it_does_next_waits(words: bytes, befor
         ref = await world.session()
         receipt = await world.say(ref, "go")
         await wait_until(lambda: held.written.is_set() and done[-1:] == before[-1:], description="the agent goes on")
-        for _ in range(100):
-            await asyncio.sleep(0)
+        await rounds(100)
         assert done == before
         held.answered.set()
         assert (await world.end_of(ref, receipt)).status == "completed"
@@ -99,8 +76,7 @@ async def test_an_output_that_waits_for_a_transaction_beside_it_is_not_made_agai
         async with turn._recorder.shut_out():
             assert await turn.perform(reply) == ["paid"]
             again = asyncio.create_task(turn.perform(reply))
-            for _ in range(100):
-                await asyncio.sleep(0)
+            await rounds(100)
             assert not again.done()
         assert (await again, ran) == (["paid"], [1])
         await turn.generate(model)
@@ -126,13 +102,6 @@ async def test_others_go_on_when_it_is_on_record():
         await turn.generate(model)
 
     async with fleet(agent) as world:
-        commit = world.ones[0].warm.commit
-
-        async def slow(*given: Any, **named: Any) -> Any:
-            for _ in range(50):
-                await asyncio.sleep(0)
-            return await commit(*given, **named)
-
-        world.ones[0].warm.commit = slow  # type: ignore[method-assign]
+        world.ones[0].warm.commit = slow(world.ones[0].warm.commit)  # type: ignore[method-assign]
         assert (await world.ask(await world.session(), "go")).status == "completed"
         assert seen == ["there"]

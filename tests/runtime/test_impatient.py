@@ -1,48 +1,26 @@
 """Agents that have a time limit of their own, as frameworks do, and ask again: what is on record is not done twice."""
 
 import asyncio
-from collections.abc import Callable, Coroutine
+from collections.abc import Coroutine
 from contextlib import suppress
 from typing import Any
 
 import pytest
 
 from dalsegno.agents.tool import tool
-from dalsegno.core.append import Write
 from dalsegno.core.input import ToolResult
 from dalsegno.core.part import ToolCall
-from dalsegno.errors import Unavailable
 from dalsegno.ports import Call, ToolFunction
 from dalsegno.runtime.handle import Turn
 from dalsegno.stores.memory.log import MemoryTransaction
+from tests.runtime.commits import Held
 from tests.runtime.fleet import Fleet, fleet
 
 OUTPUT = b'"function_call_output"'
 
 
-class Late:
-    """A commit that holds these bytes, and whose answer comes only when whoever waited for it has been cancelled."""
-
-    def __init__(self, words: bytes) -> None:
-        self.words = words
-        self.written = asyncio.Event()
-        self.answered = asyncio.Event()
-        self.lost = False
-
-    def before(self, commit: Callable[..., Any]) -> Callable[..., Any]:
-        """The same, once late."""
-
-        async def late(*given: Any, **named: Any) -> Any:
-            decision = await commit(*given, **named)
-            events = decision.events if isinstance(decision, Write) else ()
-            if not self.written.is_set() and any(self.words in event.data for event in events):
-                self.written.set()
-                await self.answered.wait()
-                if self.lost:
-                    raise Unavailable("the answer was lost", outcome="unknown")
-            return decision
-
-        return late
+class Late(Held):
+    """A commit whose answer comes only when whoever waited for it has been cancelled."""
 
     async def cancel(self, work: Coroutine[Any, Any, Any]) -> None:
         """As a time limit does, in the middle of that commit."""

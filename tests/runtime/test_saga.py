@@ -20,6 +20,7 @@ from dalsegno.ports import Call, Undo
 from dalsegno.runtime.handle import Turn
 from dalsegno.runtime.replica import Tuning
 from dalsegno.testing.world.provider import refused_by_providers
+from tests.runtime.commits import slow
 from tests.runtime.fleet import Fleet, fleet
 from tests.support import wait_until
 
@@ -119,15 +120,7 @@ async def test_an_agent_that_fails_before_its_calls_are_on_record_is_not_run_aga
         raise ValueError("not like this")
 
     async with fleet(agent) as world:
-        commit = world.ones[0].warm.commit
-
-        async def slow(*given: Any, **named: Any) -> Any:
-            decision = await commit(*given, **named)
-            for _ in range(50):
-                await asyncio.sleep(0)
-            return decision
-
-        world.ones[0].warm.commit = slow  # type: ignore[method-assign]
+        world.ones[0].warm.commit = slow(world.ones[0].warm.commit)  # type: ignore[method-assign]
         turn = await world.ask(await world.session(), "go")
         assert (turn.status, len(runs), shop.done) == ("failed", 1, [])
 

@@ -133,7 +133,7 @@ class Turn(Protocol):
         ...
 
     def answered(self, call_id: str) -> JsonObject | None:
-        """The output on record for a call of this turn."""
+        """The output of a call of this turn: on record, or on its way there."""
         ...
 
     async def step(self, name: str, run: Callable[[], Awaitable[T]]) -> T:

@@ -11,8 +11,8 @@ from dalsegno.errors import LeaseLost
 FLUSH_SECONDS, FLUSH_ROUNDS = 0.005, 4
 """A deferred draft waits so long, and then rounds of a busy loop: from an agent's last word to its turn's end."""
 
-Write = Callable[[Sequence[Draft]], Awaitable[Any]]
-"""Writes what is in the box, and these behind it."""
+Append = Callable[[Sequence[Draft]], Awaitable[Any]]
+"""Writes to the log what is in the box, and these behind it."""
 
 
 class Outbox:
@@ -31,17 +31,17 @@ class Outbox:
         """Somebody writes it now."""
         self._drafts.extend(drafts)
 
-    def defer(self, drafts: Sequence[Draft], write: Write) -> None:
+    def defer(self, drafts: Sequence[Draft], append: Append) -> None:
         """Nobody need write it for a while."""
         self._drafts.extend(drafts)
         if drafts:
-            asyncio.get_running_loop().call_later(FLUSH_SECONDS, self._flush_soon, write, FLUSH_ROUNDS)
+            asyncio.get_running_loop().call_later(FLUSH_SECONDS, self._flush_soon, append, FLUSH_ROUNDS)
 
-    async def send(self, drafts: Sequence[Draft], write: Write) -> None:
+    async def send(self, drafts: Sequence[Draft], append: Append) -> None:
         """It is on its way when this returns."""
         self._drafts.extend(drafts)
         self.begun = True
-        self._flush_soon(write, 0)
+        self._flush_soon(append, 0)
         await asyncio.sleep(0)
 
     def take(self) -> list[Draft]:
@@ -53,16 +53,18 @@ class Outbox:
         """It was not written, and comes before the rest."""
         self._drafts = [*drafts, *self._drafts]
 
-    def _flush_soon(self, write: Write, rounds: int) -> None:
+    def _flush_soon(self, append: Append, rounds: int) -> None:
+        if not self._drafts:
+            return
         loop = asyncio.get_running_loop()
         if rounds:
-            loop.call_soon(self._flush_soon, write, rounds - 1)
-        elif self._drafts:
-            flush = loop.create_task(_flush(write))
+            loop.call_soon(self._flush_soon, append, rounds - 1)
+        else:
+            flush = loop.create_task(_flush(append))
             self._flushes.add(flush)
             flush.add_done_callback(self._flushes.discard)
 
 
-async def _flush(write: Write) -> None:
+async def _flush(append: Append) -> None:
     with suppress(LeaseLost):
-        await write(())
+        await append(())
