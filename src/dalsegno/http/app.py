@@ -1,6 +1,6 @@
 """The application: the route table behind one door. Everything that can go wrong in a request ends here as an answer.
 
-Pure ASGI on Starlette's router: no middleware stands between a stream and its socket.
+Pure ASGI on Starlette's routes: nothing stands between a stream and its socket, not even the coroutines that found it.
 """
 
 import logging
@@ -9,8 +9,8 @@ import time
 from collections.abc import Mapping
 
 from prometheus_client import CollectorRegistry
+from starlette.routing import BaseRoute, Match, WebSocketRoute
 from starlette.routing import Route as StarletteRoute
-from starlette.routing import Router, WebSocketRoute
 from starlette.types import Receive, Scope, Send
 
 from dalsegno.errors import Outcome, Refused, Unavailable, Unreadable
@@ -38,15 +38,32 @@ class App:
         paths: dict[str, dict[str, Route]] = {}
         for route in ROUTES:
             paths.setdefault(route.operation.path, {})[route.operation.method] = route
-        # An endpoint is an object, not a function: Starlette hands it the connection as it is.
-        rows: list[StarletteRoute | WebSocketRoute] = [
-            StarletteRoute(path, Endpoint(desk, methods)) for path, methods in paths.items()
-        ]
-        rows.append(WebSocketRoute(EVENTS, Endpoint(desk, {})))
-        self._router = Router(rows, redirect_slashes=False, default=Endpoint(desk, {}))
+        self._rows: list[BaseRoute] = [StarletteRoute(path, Endpoint(desk, methods)) for path, methods in paths.items()]
+        self._rows.append(WebSocketRoute(EVENTS, Endpoint(desk, {})))
+        self._nowhere = Endpoint(desk, {})
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        await self._router(scope, receive, send)
+        response = await self._endpoint(scope)(scope, receive)
+        try:
+            if scope["type"] == "websocket" and isinstance(response, Answer):
+                await _reject(response, scope, send)
+            else:
+                await response(scope, receive, send)
+        except Cut:
+            raise
+        except Exception:
+            logger.exception("a response broke off: %s %s", scope.get("method", "WebSocket"), scope["path"])
+            await cut(scope, receive)
+
+    def _endpoint(self, scope: Scope) -> "Endpoint":
+        """Whom that path belongs to; what it says of the path's parts is in the scope."""
+        for row in self._rows:
+            match, found = row.matches(scope)
+            if match is Match.FULL:
+                scope.update(found)
+                endpoint: Endpoint = found["endpoint"]
+                return endpoint
+        return self._nowhere
 
 
 def build_app(
@@ -79,29 +96,19 @@ class Endpoint:
         self._desk = desk
         self._routes = routes
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        response: Response | Conversation
+    async def __call__(self, scope: Scope, receive: Receive) -> "Response | Conversation":
+        """What is to be sent."""
         if scope["type"] == "websocket":
             await receive()  # websocket.connect
-            response = await self._answer(None, scope, receive)
-        else:
-            method = scope["method"]
-            route = self._routes.get("GET" if method == "HEAD" else method)
-            began = time.perf_counter()
-            response = await self._answer(route, scope, receive)
-            label = route.label if route else "none"
-            self._desk.metrics.requests.labels(label, str(response.status)).inc()
-            self._desk.metrics.seconds.labels(label).observe(time.perf_counter() - began)
-        try:
-            if scope["type"] == "websocket" and isinstance(response, Answer):
-                await _reject(response, scope, send)
-            else:
-                await response(scope, receive, send)
-        except Cut:
-            raise
-        except Exception:
-            logger.exception("a response broke off: %s %s", scope.get("method", "WebSocket"), scope["path"])
-            await cut(scope, receive)
+            return await self._answer(None, scope, receive)
+        method = scope["method"]
+        route = self._routes.get("GET" if method == "HEAD" else method)
+        began = time.perf_counter()
+        response = await self._answer(route, scope, receive)
+        label = route.label if route else "none"
+        self._desk.metrics.requests.labels(label, str(response.status)).inc()
+        self._desk.metrics.seconds.labels(label).observe(time.perf_counter() - began)
+        return response
 
     async def _answer(self, route: Route | None, scope: Scope, receive: Receive) -> "Response | Conversation":
         call = Call(scope, receive, limits=self._desk.gate.limits)

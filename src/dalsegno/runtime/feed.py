@@ -114,11 +114,14 @@ class Feed:
         """Something may have happened. Pieces of a step that is known to be open are in the hint, or in the hot tier
         alone.
         """
+        if self.knows(hint):
+            return
         words = hint.units > 0 and hint.head <= self.head and self.busy and self.failure is None
         if words and hint.epoch == self._epoch:
             self.show(hint.pieces, epoch=hint.epoch)
-        if not self.knows(hint):
-            self.refresh("step" if words else "log")
+            if self.knows(hint):
+                return
+        self.refresh("step" if words else "log")
 
     def refresh(self, where: Where = "log") -> None:
         """Look at the log and the open step, or at the step alone, soon: one look at a time, and one more if asked
@@ -129,12 +132,11 @@ class Feed:
         if self._looking is None or self._looking.done():
             self._looking = asyncio.get_running_loop().create_task(self._look())
 
-    async def changed(self, seen: int) -> None:
-        """Return when something has happened since `version` was `seen`."""
-        if self.version == seen:
-            waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-            self._waiters.append(waiter)
-            await waiter
+    def change(self) -> "asyncio.Future[None]":
+        """Is done when `version` next changes."""
+        waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._waiters.append(waiter)
+        return waiter
 
     def close(self) -> None:
         """Nobody reads any more."""

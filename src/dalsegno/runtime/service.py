@@ -255,8 +255,8 @@ class Service:
                 while (turn := session.turn(first)) is not None and turn.state != "waiting":
                     seen = feed.version
                     session = await self._further(session, feed)
-                    if session.turn(first) == turn:
-                        await feed.changed(seen)
+                    if session.turn(first) == turn and feed.version == seen:
+                        await feed.change()
         except TimeoutError:
             session = await self.get(ref)
         finally:

@@ -32,6 +32,8 @@ class Stream:
         self._hub = hub
         self._whole = texts.whole
         self._frames: deque[Frame] = deque()
+        self._composed = -1
+        """All of the feed is composed up to this version of it."""
         self._closed = False
 
     @property
@@ -46,9 +48,18 @@ class Stream:
         while not self._frames:
             if self._closed or self._composer.ended:
                 raise StopAsyncIteration
-            seen = self._feed.version
-            if not await self._advance():
-                await self._feed.changed(seen)
+            feed, composer = self._feed, self._composer
+            if feed.failure is not None:
+                raise Unavailable(f"the log cannot be followed: {feed.failure}", outcome="not_applied")
+            if composer.cursor.seq < feed.head:
+                await self._catch_up()
+            elif self._composed == feed.version:
+                await feed.change()
+            else:
+                self._composed = feed.version
+                # what is read from the log can be ahead of the feed, whose pieces are then of a step that is over
+                if composer.cursor.seq == feed.head:
+                    self._frames.extend(composer.live(feed.pieces(composer.cursor.offset)))
         return self._frames.popleft()
 
     async def aclose(self) -> None:
@@ -57,22 +68,14 @@ class Stream:
             self._closed = True
             self._hub.detach(self._feed)
 
-    async def _advance(self) -> bool:
-        composer, feed = self._composer, self._feed
-        if feed.failure is not None:
-            raise Unavailable(f"the log cannot be followed: {feed.failure}", outcome="not_applied")
-        if composer.cursor.seq < feed.head:
-            at_hand = feed.since(composer.cursor.seq)
-            events = at_hand if at_hand is not None else await self._read()
-            try:
-                self._compose(await self._whole(self._feed.ref.tenant, events))
-            except Unreadable as error:
-                self._compose(await self._end(error))
-            return True
-        if composer.cursor.seq == feed.head:
-            # what is read from the log can be ahead of the feed, whose pieces are then of a step that is over
-            self._frames.extend(composer.live(feed.pieces(composer.cursor.offset)))
-        return bool(self._frames)
+    async def _catch_up(self) -> None:
+        """Events that the feed knows of, from there if it has them."""
+        at_hand = self._feed.since(self._composer.cursor.seq)
+        events = at_hand if at_hand is not None else await self._read()
+        try:
+            self._compose(await self._whole(self._feed.ref.tenant, events))
+        except Unreadable as error:
+            self._compose(await self._end(error))
 
     async def _end(self, error: Unreadable) -> Sequence[Event]:
         """What is left of a session that is deleted and half erased: its last event. Any other is unreadable."""
@@ -97,9 +100,8 @@ class Stream:
         events = await self._log.read(self._feed.ref, after=self._composer.cursor.seq, limit=PAGE_EVENTS)
         if not events:
             # the log was erased behind the feed: its last event says so
-            seen = self._feed.version
             self._feed.refresh()
-            await self._feed.changed(seen)
+            await self._feed.change()
         return events
 
 
