@@ -61,6 +61,12 @@ class Log(Protocol):
         """Up to `limit` events after number `after`, in order, as one consistent prefix of the log."""
         ...
 
+    async def heads(self, refs: Sequence[Ref]) -> Mapping[Ref, int]:
+        """How many events each has by now; none of those that were never created. Of any tenant: for the poll behind
+        the hints, which asks for all sessions that are followed here at once.
+        """
+        ...
+
     async def claim(self, owner: str, *, limit: int, chances: int = 1) -> Sequence[Claimed]:
         """Take up to `limit` ready sessions that nobody alive owns (`core.claim.claim`), the longest waiting first.
 

@@ -392,6 +392,25 @@ class LeavesOutTheDamaged(MemoryDatabase):
         return found[:limit]
 
 
+class TellsThoseItKnows(MemoryLog):
+    """Has heads only of what it wrote itself."""
+
+    async def commit(self, ref, decide, *, digest=None):
+        self.__dict__.setdefault("written", set()).add(ref)
+        return await super().commit(ref, decide, digest=digest)
+
+    async def heads(self, refs):
+        return await super().heads([ref for ref in refs if ref in self.__dict__.get("written", ())])
+
+
+class TellsHeadsById(MemoryLog):
+    """Does not ask whose session it is."""
+
+    async def heads(self, refs):
+        by_id = {ref.id: row.head for ref, row in self.database.rows.items()}
+        return {ref: by_id[ref.id] for ref in refs if ref.id in by_id}
+
+
 class WalksInOrderOfWriting(MemoryDatabase):
     """Comes to a place again when its sessions are written: the newest first."""
 
@@ -615,6 +634,8 @@ WRONG: dict[type, Callable[..., Any]] = {
     LeavesOutTheDeleted: WalkCases.test_a_walk_comes_past_every_session,
     LeavesOutATenant: WalkCases.test_a_walk_comes_past_every_session,
     LeavesOutTheDamaged: partial(WalkCases.test_a_walk_leaves_no_damaged_session_out, limit=2),
+    TellsThoseItKnows: WalkCases.test_heads_are_told_of_many_at_once,
+    TellsHeadsById: WalkCases.test_heads_are_told_of_many_at_once,
     WalksInOrderOfWriting: WalkCases.test_a_walk_goes_on_behind_where_it_was,
     WalksPastOldSnapshots: WalkCases.test_a_walk_rebuilds_what_another_version_wrote,
     ForgetsAKey: WalkCases.test_keys_are_all_there_is_under_a_session,

@@ -7,8 +7,14 @@ from dalsegno.core.cursor import Cursor
 from dalsegno.core.event import Event
 from dalsegno.core.ids import turn_id
 from dalsegno.core.stream import Piece
+from dalsegno.errors import Unavailable
+from dalsegno.runtime.feed import Feed
+from dalsegno.runtime.hub import Hub
 from dalsegno.runtime.replica import Tuning
+from dalsegno.stores.memory import MemoryDatabase, MemoryHot, MemoryLog
+from dalsegno.testing.conformance.acts import accept, session
 from tests.runtime.fleet import fleet
+from tests.support import wait_until
 
 WORDS = 20
 RARELY = Tuning(sweep_every=timedelta(minutes=5), drain_within=timedelta(seconds=5))
@@ -65,3 +71,55 @@ def _count(monkeypatch, warm, name, looks):
         return await plain(*given, **named)
 
     monkeypatch.setattr(warm, name, counted)
+
+
+class Asked(MemoryLog):
+    """A log that counts what it is asked for, and may be away."""
+
+    def __init__(self, database: MemoryDatabase) -> None:
+        super().__init__(database)
+        self.looks: list[str] = []
+        self.away = False
+
+    async def heads(self, refs):
+        self.looks.append(f"heads of {len(refs)}")
+        if self.away:
+            raise Unavailable("the log is away")
+        return await super().heads(refs)
+
+    async def read(self, ref, *, after, limit=1000):
+        self.looks.append("read")
+        return await super().read(ref, after=after, limit=limit)
+
+
+async def test_the_poll_asks_the_log_once_for_all_that_are_followed():
+    """What it costs to have missed nothing does not grow with the readers: who is behind looks, and nobody else."""
+    database = MemoryDatabase()
+    log, elsewhere = Asked(database), MemoryLog(database)
+    hub, feeds = Hub(log, MemoryHot()), list[Feed]()
+    for number in range(5):
+        await accept(elsewhere, session(number))
+        known = await log.load(session(number))
+        assert known is not None
+        feeds.append(hub.attach(session(number), known))
+    await wait_until(lambda: log.looks.count("read") >= 5, description="each has looked as it began")
+    missed = (await accept(elsewhere, session(3), "a hint of this was lost")).events[-1].seq
+    log.looks.clear()
+    await hub.sweep()
+    await wait_until(lambda: len(log.looks) == 3, description="who was behind has looked")
+    assert log.looks == ["heads of 5", "read", "read"], "a look ends where nothing more is found"
+    assert feeds[3].head == missed
+    for feed in feeds:
+        hub.detach(feed)
+
+
+async def test_when_the_log_does_not_tell_heads_everybody_looks():
+    """Whoever finds that the log is away tells its readers so: the poll does not keep that from them."""
+    log, ref, heard = Asked(MemoryDatabase()), session(), list[int | None]()
+    head = (await accept(log, ref)).events[-1].seq
+    hub = Hub(log, MemoryHot())
+    hub.watch(ref, heard.append)
+    await hub.sweep()
+    log.away = True
+    await hub.sweep()
+    assert heard == [head, None]

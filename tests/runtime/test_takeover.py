@@ -626,7 +626,7 @@ async def _nothing() -> None:
     await asyncio.sleep(0)
 
 
-def test_a_turn_that_goes_on_here_keeps_its_watcher():
+async def test_a_turn_that_goes_on_here_keeps_its_watcher():
     """The task of a parked turn may end after the one that goes on with it has begun: it takes only its own leave."""
     hub, ref, heard = Hub(MemoryLog(MemoryDatabase()), MemoryHot()), Ref("t", "s"), []
 
@@ -639,21 +639,21 @@ def test_a_turn_that_goes_on_here_keeps_its_watcher():
     hub.watch(ref, old)
     hub.watch(ref, new)
     hub.unwatch(ref, old)
-    hub.sweep()
+    await hub.sweep()
     hub.unwatch(ref, new)
-    hub.sweep()
+    await hub.sweep()
     assert heard == ["new"]
 
 
-def test_a_turn_that_wrote_of_late_is_not_asked_to_look():
+async def test_a_turn_that_wrote_of_late_is_not_asked_to_look():
     """The poll behind the hints asks those that may have missed one: whoever wrote has seen what was there."""
     hub, ref, heard = Hub(MemoryLog(MemoryDatabase()), MemoryHot()), Ref("t", "s"), list[int | None]()
     hub.watch(ref, heard.append)
-    hub.sweep()
+    await hub.sweep()
     hub.announce(ref, Session("s", "t", head=7), ())
-    hub.sweep()
+    await hub.sweep()
     assert heard == [None, 7]
-    hub.sweep()
+    await hub.sweep()
     assert heard == [None, 7, None]
 
 

@@ -34,6 +34,8 @@ VALUES: dict[str, Any] = {
     "id": ID,
     "from": ID,
     "names": ["a"],
+    "tenants": ["a"],
+    "ids": [ID],
     "ttl": timedelta(seconds=1),
 }
 

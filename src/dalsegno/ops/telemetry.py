@@ -131,6 +131,9 @@ class CountedWarm:
     async def read(self, ref: Ref, *, after: int, limit: int = 1000) -> Sequence[Event]:
         return await self._watch.seen(self._inner.read(ref, after=after, limit=limit))
 
+    async def heads(self, refs: Sequence[Ref]) -> Mapping[Ref, int]:
+        return await self._watch.seen(self._inner.heads(refs))
+
     async def claim(self, owner: str, *, limit: int, chances: int = 1) -> Sequence[Claimed]:
         claims = await self._watch.seen(self._inner.claim(owner, limit=limit, chances=chances))
         for found in claims:

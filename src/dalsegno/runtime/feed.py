@@ -123,6 +123,13 @@ class Feed:
                 return
         self.refresh("step" if words else "log")
 
+    def check(self, head: int | None) -> None:
+        """The log had so many events when it was last asked; None: it did not say."""
+        if head is None or head > self.head or self.failure is not None:
+            self.refresh()
+        elif self.busy:
+            self.refresh("step")
+
     def refresh(self, where: Where = "log") -> None:
         """Look at the log and the open step, or at the step alone, soon: one look at a time, and one more if asked
         meanwhile.

@@ -5,17 +5,18 @@ tier has accepted them: its readers elsewhere need not ask for each.
 """
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 
 from dalsegno.core.event import Event
 from dalsegno.core.session import Session, replace
 from dalsegno.core.stream import Piece
-from dalsegno.errors import Unavailable
+from dalsegno.errors import DalsegnoError, Unavailable
 from dalsegno.ports import Hint, Hot, Log, Ref
 from dalsegno.runtime.feed import Feed
 
 POST_SECONDS = 0.002
+ASKED_AT_ONCE = 1000
 CARRIED_UNITS = 500
 """How many units of an open step a hint may carry."""
 
@@ -108,19 +109,31 @@ class Hub:
             feed.close()
             self._feeds.pop(feed.ref, None)
 
-    def sweep(self) -> None:
-        """The poll behind the hints: turns that wrote nothing since the last one look, feeds that should move and do
-        not, every fifth time all.
+    async def sweep(self) -> None:
+        """The poll behind the hints: turns that wrote nothing since the last one, feeds that should move and do not,
+        every fifth time all. The log is asked for all of them together; who is behind looks by itself.
         """
         self._sweeps += 1
+        all_feeds = self._sweeps % 5 == 0
+        feeds = [feed for feed in self._feeds.values() if all_feeds or (feed.busy and not feed.moved)]
+        turns = {ref: poke for ref, poke in self._watchers.items() if ref not in self._abreast}
+        self._abreast = set()
         for feed in self._feeds.values():
-            if self._sweeps % 5 == 0 or (feed.busy and not feed.moved):
-                feed.refresh()
             feed.moved = False
-        abreast, self._abreast = self._abreast, set()
-        for ref, poke in list(self._watchers.items()):
-            if ref not in abreast:
-                poke(None)
+        heads = await self._heads(list({*turns, *(feed.ref for feed in feeds)}))
+        for feed in feeds:
+            if feed.readers:
+                feed.check(heads.get(feed.ref))
+        for ref, poke in turns.items():
+            if self._watchers.get(ref) == poke:
+                poke(heads.get(ref))
+
+    async def _heads(self, refs: Sequence[Ref]) -> Mapping[Ref, int]:
+        heads: dict[Ref, int] = {}
+        with suppress(DalsegnoError):  # who asks for more finds out, and says so
+            for first in range(0, len(refs), ASKED_AT_ONCE):
+                heads |= await self._log.heads(refs[first : first + ASKED_AT_ONCE])
+        return heads
 
     def _post(self, ref: Ref, hint: Hint) -> None:
         before = self._outbox.get(ref)

@@ -293,7 +293,7 @@ class Replica:
             self._claiming.poke()
 
     async def _sweep(self) -> None:
-        self.hub.sweep()
+        await self.hub.sweep()
         self._sweeps += 1
         if self._sweeps % DOUBT_EVERY == 0:
             self._doubt()

@@ -49,6 +49,9 @@ class Shelf:
     async def read(self, ref: Ref, *, after: int, limit: int = 1000) -> Sequence[Event]:
         return await self._served(lambda: self._inner.read(ref, after=after, limit=limit))
 
+    async def heads(self, refs: Sequence[Ref]) -> Mapping[Ref, int]:
+        return await self._inner.heads(refs)
+
     async def claim(self, owner: str, *, limit: int, chances: int = 1) -> Sequence[Claimed]:
         return await self._served(lambda: self._inner.claim(owner, limit=limit, chances=chances))
 

@@ -62,6 +62,12 @@ class MemoryLog:
         await asyncio.sleep(0)
         return events
 
+    async def heads(self, refs: Sequence[Ref]) -> Mapping[Ref, int]:
+        await self._arrive()
+        heads = {ref: self.database.rows[ref].head for ref in refs if ref in self.database.rows}
+        await asyncio.sleep(0)
+        return heads
+
     async def claim(self, owner: str, *, limit: int, chances: int = 1) -> Sequence[Claimed]:
         await self._arrive()
         claimed = self.database.claim(owner, limit=limit, chances=chances)

@@ -52,6 +52,10 @@ class PostgresLog:
         """See port `Log`."""
         return await self._sessions.read(ref, after, limit)
 
+    async def heads(self, refs: Sequence[Ref]) -> Mapping[Ref, int]:
+        """See port `Log`."""
+        return await self._sessions.heads(refs)
+
     async def claim(self, owner: str, *, limit: int, chances: int = 1) -> Sequence[Claimed]:
         """See port `Log`."""
         if limit < 1:

@@ -113,6 +113,13 @@ class Sessions:
             raise rows.missing(ref, shelf, f"events are missing between {after} and {after + limit} of {head}")
         return events
 
+    async def heads(self, refs: Sequence[Ref]) -> dict[Ref, int]:
+        """How many events each has."""
+        wanted = {"tenants": [ref.tenant for ref in refs], "ids": [ref.id for ref in refs]}
+        async with self._connections.cursor() as cursor:
+            found = await (await cursor.execute(self._sql["session_heads"], wanted)).fetchall()
+        return {Ref(tenant, session_id): head for tenant, session_id, head in found}
+
     async def claim(self, owner: str, limit: int, chances: int) -> list[Claimed]:
         """Claim what is ready, in one transaction of two round trips."""
         wanted = {"owner": owner, "limit": limit, "chances": chances}

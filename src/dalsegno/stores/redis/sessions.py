@@ -88,6 +88,13 @@ class Sessions:
             raise Shelved(ref.tenant, ref.id, shelf)
         return [rows.event(ref, seq, one) for seq, one in enumerate(stored, start=first)]
 
+    async def heads(self, refs: Sequence[Ref]) -> dict[Ref, int]:
+        """How many events each has."""
+        names = [name_of(ref) for ref in refs]
+        keys = [self.layout.part(name).row(name) for name in names]
+        found = await asyncio.gather(*(self.reads.do(key, "HGET", key, "head") for key in keys))
+        return {ref: int(head) for ref, head in zip(refs, found, strict=True) if head and head.isdigit()}
+
     async def known(self, ref: Ref) -> Mapping[bytes, Known]:
         """What is known under the session's keys."""
         name = name_of(ref)

@@ -61,6 +61,10 @@ class SqliteLog:
         last = events[-1].seq
         return events + await self._readers.far(lambda rows, cursor: rows.read(cursor, ref, last, limit - first))
 
+    async def heads(self, refs: Sequence[Ref]) -> Mapping[Ref, int]:
+        """See port `Log`. From a thread: nobody waits for it."""
+        return await self._readers.far(lambda rows, cursor: rows.heads(cursor, refs))
+
     async def claim(self, owner: str, *, limit: int, chances: int = 1) -> Sequence[Claimed]:
         """See port `Log`. Finding nothing costs one small read and no transaction."""
         limit = min(limit, CLAIMED_MAX)

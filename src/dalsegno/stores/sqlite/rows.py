@@ -73,7 +73,7 @@ class Rows:
     def __init__(self, *, cache: dict[Ref, Kept] | None = None) -> None:
         sql = sqlfile.statements("sqlite")
         self._sql = sql
-        self._find, self._at = sql["session_find"], sql["session_at"]
+        self._find, self._at, self._head = sql["session_find"], sql["session_at"], sql["session_head"]
         self._add, self._set = sql["session_add"], sql["session_set"]
         self._event_add, self._event_read = sql["event_add"], sql["event_read"]
         self._key_find, self._key_add = sql["key_find"], sql["key_add"]
@@ -145,6 +145,11 @@ class Rows:
         """The session as its row says."""
         row = cursor.execute(self._find, (ref.tenant, packed(ref.id))).fetchone()
         return None if row is None else self._kept(cursor, ref, row).session
+
+    def heads(self, cursor: sqlite3.Cursor, refs: Sequence[Ref]) -> dict[Ref, int]:
+        """How many events each has."""
+        rows = ((ref, cursor.execute(self._head, (ref.tenant, packed(ref.id))).fetchone()) for ref in refs)
+        return {ref: row[0] for ref, row in rows if row is not None}
 
     def read(self, cursor: sqlite3.Cursor, ref: Ref, after: int, limit: int) -> list[Event]:
         """Events after `after`. The head is read first: what it counts is there for good, so this is one prefix."""

@@ -53,6 +53,19 @@ class WalkCases:
                 assert len(found) == len(refs)
                 assert {Ref(one.tenant, one.id): one for one in found} == expected
 
+    async def test_heads_are_told_of_many_at_once(self, world: LogWorld) -> None:
+        """`heads`: how many events each has by now; none of those that were never created; of any tenant."""
+        log, other = await joined(world, "a"), await world.open()
+        refs = [session(number, tenant=tenant) for number in (3, 1, 2) for tenant in ("acme", "other")]
+        assert await log.heads([]) == await log.heads(refs) == {}
+        for count, ref in enumerate(refs[:-1]):
+            for _ in range(count + 1):
+                await accept(log, ref)
+        await log.erase(refs[1], await delete(log, refs[1]))
+        expected = {ref: (await history(log, ref))[-1].seq for ref in refs[:-1]}
+        assert await log.heads(refs) == await other.heads(refs) == expected
+        assert await other.heads(refs[2:4]) == {ref: expected[ref] for ref in refs[2:4]}
+
     async def test_an_empty_store_is_an_empty_walk(self, world: LogWorld) -> None:
         """`walk`: sessions; where there are none, none."""
         log = await world.open()

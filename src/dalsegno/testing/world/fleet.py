@@ -21,8 +21,9 @@ from dalsegno.runtime.shelf import with_shelf
 from dalsegno.stores.memory import MemoryBlobs, MemoryCache, MemoryHot, MemoryLog
 from dalsegno.testing.world.agent import Stage
 from dalsegno.testing.world.cold import FaultyBlobs
+from dalsegno.testing.world.hot import FaultyHot
 from dalsegno.testing.world.loop import Process, WorldLoop, here
-from dalsegno.testing.world.tiers import FaultyHot, FaultyLog, Line
+from dalsegno.testing.world.tiers import FaultyLog, Line
 from dalsegno.testing.world.watch import Watch, WatchedDatabase
 from dalsegno.testing.world.weather import Weather
 

@@ -1,8 +1,8 @@
-"""The tiers as one replica of the world meets them: the memory stores behind everything that can go wrong on the way.
+"""The log as one replica of the world meets it: the memory store behind everything that can go wrong on the way.
 
-Each wrapper keeps its port's promises, and no more than them: an answer may be lost, a call may take long or fail,
-hints may be lost, doubled or late. A call of a replica that died returns to nobody. In one thing it is harsher than the
-port: a commit that is late may arrive after its caller was cancelled and told so (`Log`, 8).
+A port's promises are kept here, and no more than them: an answer may be lost, a call may take long or fail. A call of a
+replica that died returns to nobody. In one thing it is harsher than the port: a commit that is late may arrive after
+its caller was cancelled and told so (`Log`, 8).
 """
 
 import asyncio
@@ -15,16 +15,14 @@ from dalsegno.core.append import Decide, Decision, Known, Write
 from dalsegno.core.claim import Claimed
 from dalsegno.core.event import Event
 from dalsegno.core.session import Session
-from dalsegno.core.stream import Piece
 from dalsegno.errors import DalsegnoError, LeaseLost, Unavailable
-from dalsegno.ports import Batch, Failures, Hint, Member, OpenStep, Page, Query, Ref, Transaction
-from dalsegno.stores.memory import MemoryHot, MemoryLog
+from dalsegno.ports import Member, Page, Query, Ref, Transaction
+from dalsegno.stores.memory import MemoryLog
 from dalsegno.testing.world.loop import Process
 from dalsegno.testing.world.weather import Weather
 
 R = TypeVar("R")
 HOT_SECONDS = 0.25
-OnHot = Callable[[Ref, int, str, Sequence[Piece]], None]
 
 
 class Line:
@@ -126,6 +124,9 @@ class FaultyLog:
 
     async def read(self, ref: Ref, *, after: int, limit: int = 1000) -> Sequence[Event]:
         return await self._line.call("read", lambda: self._inner.read(ref, after=after, limit=limit))
+
+    async def heads(self, refs: Sequence[Ref]) -> Mapping[Ref, int]:
+        return await self._line.call("heads", lambda: self._inner.heads(refs))
 
     async def claim(self, owner: str, *, limit: int, chances: int = 1) -> Sequence[Claimed]:
         return await self._line.call("claim", lambda: self._inner.claim(owner, limit=limit, chances=chances))
@@ -231,68 +232,3 @@ def _seen(task: "asyncio.Task[Any]") -> None:
     """A client that went away does not ask what became of its statement."""
     if not task.cancelled():
         task.exception()
-
-
-class FaultyHot:
-    """A replica's handle of the hot tier. `on_publish` is told what the tier accepted."""
-
-    def __init__(self, inner: MemoryHot, line: Line, on_publish: OnHot) -> None:
-        self._inner = inner
-        self._line = line
-        self._on_publish = on_publish
-
-    async def publish(self, batches: Sequence[Batch]) -> Failures:
-        return await self._line.call("publish", lambda: self._publish(batches))
-
-    async def _publish(self, batches: Sequence[Batch]) -> Failures:
-        failed = await self._inner.publish(batches)
-        for ref, epoch, pieces in batches:
-            if ref not in failed:
-                self._on_publish(ref, epoch, "publish", pieces)
-        return failed
-
-    async def fence(self, ref: Ref, epoch: int) -> OpenStep | None:
-        return await self._line.call("fence", lambda: self._fence(ref, epoch))
-
-    async def _fence(self, ref: Ref, epoch: int) -> OpenStep | None:
-        found = await self._inner.fence(ref, epoch)
-        self._on_publish(ref, epoch, "fence", ())
-        return found
-
-    async def read(self, ref: Ref, *, base: int = 0, after: int = 0) -> OpenStep | None:
-        return await self._line.call("read", lambda: self._inner.read(ref, base=base, after=after))
-
-    async def clear(self, ref: Ref, epoch: int) -> None:
-        await self._line.call("clear", lambda: self._inner.clear(ref, epoch))
-
-    async def tell(self, hints: Sequence[Hint]) -> None:
-        await self._line.call("tell", lambda: self._inner.tell(hints))
-
-    async def put(self, ref: Ref, name: str, version: int, content: bytes, *, keep: timedelta) -> None:
-        await self._line.call("put", lambda: self._inner.put(ref, name, version, content, keep=keep))
-
-    async def get(self, ref: Ref, name: str) -> tuple[int, bytes] | None:
-        return await self._line.call("get", lambda: self._inner.get(ref, name))
-
-    async def forget(self, ref: Ref) -> None:
-        await self._line.call("forget", lambda: self._inner.forget(ref))
-
-    @asynccontextmanager
-    async def listen(self, heard: Callable[[Hint], None]) -> AsyncIterator[None]:
-        """Hints come in this replica's process, as the weather lets them."""
-
-        async with self._inner.listen(lambda hint: self._hear(heard, hint)):
-            yield
-
-    def _hear(self, heard: Callable[[Hint], None], hint: Hint) -> None:
-        weather, context = self._line.weather, self._line.process.context
-        loop = asyncio.get_running_loop()
-        for fault, probability in weather.hints.items():
-            if weather.chance.random() < probability:
-                weather.count(fault)
-                if fault == "hint lost":
-                    return
-                loop.call_later(2.0 * weather.chance.random(), heard, hint, context=context)
-                if fault == "hint late":
-                    return
-        loop.call_soon(heard, hint, context=context)

@@ -1,0 +1,1 @@
+SELECT head FROM dalsegno_session WHERE tenant = ? AND id = ?
