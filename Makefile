@@ -56,7 +56,7 @@ $(VENV)/.installed-run: pyproject.toml | $(PY)
 
 $(VENV)/.installed-dev: pyproject.toml | $(PY)
 	@echo "==> installing dalsegno with every driver and [dev] into $(VENV) (a minute or two the first time)"
-	@$(PIP) install --quiet --editable '.[client,fast,postgres,redis,s3,agent,openai-agents,langgraph,dev]'
+	@$(PIP) install --quiet --no-compile --editable '.[client,fast,postgres,redis,s3,agent,openai-agents,langgraph,dev]'
 	@touch $@ $(VENV)/.installed-run
 
 # A candidate is run, not looked up: version managers put names on PATH that do not start.
