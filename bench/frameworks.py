@@ -22,7 +22,7 @@ from bench.content import ANSWER_BYTES, MESSAGE_BYTES, RESULT_BYTES, text
 from bench.postgres import Write, raw, raw_turns
 from bench.raw import COMMITS, median_ms
 from bench.report import Figure
-from bench.workload import bench
+from bench.workload import bench, run
 from dalsegno.testing.model import Shown, ToolCall, by_round
 from dalsegno.testing.model.server import environment
 from dalsegno.testing.servers import postgres
@@ -137,7 +137,7 @@ def script(shown: Shown) -> Any:
 def measure() -> list[Figure]:
     """All figures of this file."""
     with postgres.running() as server:
-        return asyncio.run(_all(server))
+        return run(_all(server))
 
 
 async def _all(server: Postgres) -> list[Figure]:

@@ -9,7 +9,7 @@ import time
 from pathlib import Path
 
 from bench.report import Figure
-from bench.workload import EVENTS_PER_TURN, bench
+from bench.workload import EVENTS_PER_TURN, bench, run
 from dalsegno.ports import Query, Ref
 from dalsegno.runtime.contexts import Contexts
 from dalsegno.runtime.near import Near
@@ -26,7 +26,7 @@ def measure() -> list[Figure]:
     figures = []
     for length, (count, bar) in SESSIONS.items():
         with tempfile.TemporaryDirectory() as name:
-            asyncio.run(fill(Path(name), length, count))
+            run(fill(Path(name), length, count))
             seconds = opened(f"sqlite:////{name}/bench.db")
         figures.append(figure(f"open a session of {length:,} events in a fresh process", seconds, bar))
     return figures
@@ -82,4 +82,4 @@ async def _open(warm_url: str, hot_url: str | None = None) -> list[float]:
 
 
 if __name__ == "__main__":
-    print(json.dumps(asyncio.run(_open(*sys.argv[1:]))))
+    print(json.dumps(run(_open(*sys.argv[1:]))))

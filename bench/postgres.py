@@ -16,7 +16,7 @@ import psycopg
 from bench.content import CONTENT_BYTES
 from bench.raw import COMMITS, median_ms
 from bench.report import Figure
-from bench.workload import bench
+from bench.workload import bench, run
 from dalsegno.stores import open_warm
 from dalsegno.testing.servers import postgres
 from dalsegno.testing.servers.postgres import Postgres
@@ -36,13 +36,13 @@ Write = Callable[[int, int, int], Awaitable[None]]
 def measure() -> list[Figure]:
     """All figures of this file."""
     with postgres.running() as server:
-        return [*asyncio.run(_one_session(server)), *asyncio.run(_many_sessions(server))]
+        return [*run(_one_session(server)), *run(_many_sessions(server))]
 
 
 def against_raw() -> list[Figure]:
     """The two figures that compare turns with raw commits, and nothing else."""
     with postgres.running() as server:
-        return [asyncio.run(_one_session(server))[0], asyncio.run(_many_sessions(server))[0]]
+        return [run(_one_session(server))[0], run(_many_sessions(server))[0]]
 
 
 async def _one_session(server: Postgres) -> list[Figure]:

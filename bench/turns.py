@@ -13,7 +13,7 @@ from pathlib import Path
 from bench import raw
 from bench.content import CONTENT_BYTES
 from bench.report import Figure
-from bench.workload import bench
+from bench.workload import bench, run
 
 TURNS = 520
 ROUNDS = 3
@@ -23,12 +23,12 @@ MANY_TURNS = 30
 
 def measure() -> list[Figure]:
     """All figures of this file."""
-    return [*asyncio.run(_one_session()), *asyncio.run(_many_sessions()), *_processes()]
+    return [*run(_one_session()), *run(_many_sessions()), *_processes()]
 
 
 def against_raw() -> list[Figure]:
     """The two figures that compare turns with raw commits, and nothing else."""
-    return [asyncio.run(_one_session())[0], *asyncio.run(_many_sessions())]
+    return [run(_one_session())[0], *run(_many_sessions())]
 
 
 async def _one_session() -> list[Figure]:
@@ -140,7 +140,7 @@ def _work(directory: str, name: str, sessions: int, barrier, results) -> None:
             await asyncio.gather(*map(session, refs))
             results.put(json.dumps(sessions * MANY_TURNS / (time.perf_counter() - begin)))
 
-    asyncio.run(main())
+    run(main())
 
 
 def _size(database: Path) -> int:

@@ -4,12 +4,14 @@ bytes.
 The model answers at once, so what is left is ours. The content is hard to compress, so that no store can cheat.
 """
 
+import asyncio
 import random
 import uuid
-from collections.abc import AsyncGenerator, Awaitable, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine
 from contextlib import asynccontextmanager
 from datetime import timedelta
 from pathlib import Path
+from typing import TypeVar
 
 from bench.content import ANSWER_BYTES, MESSAGE_BYTES, RESULT_BYTES, text
 from dalsegno.agents.plain import FunctionAgent
@@ -18,13 +20,14 @@ from dalsegno.core.context import Context
 from dalsegno.core.event import SessionCreated
 from dalsegno.core.input import Message
 from dalsegno.core.part import Part, ToolCall
-from dalsegno.ops.loop import steady
+from dalsegno.ops.loop import factory, steady
 from dalsegno.ports import Call, Member, Ref
 from dalsegno.runtime.handle import Turn
 from dalsegno.runtime.replica import Replica, Tuning
 from dalsegno.runtime.service import Service
 from dalsegno.stores import open_cold, open_hot, open_warm
 
+R = TypeVar("R")
 EVENTS_PER_TURN = 7
 TUNING = Tuning(lease_ttl=timedelta(seconds=5))
 
@@ -47,6 +50,12 @@ async def agent(turn: Turn) -> None:
     """The plain loop."""
     while (reply := await turn.generate(model, tools=[look_up])).calls:
         await turn.perform(reply)
+
+
+def run(work: Coroutine[object, object, R]) -> R:
+    """On the loop that a replica runs on; what it is compared with runs there, too."""
+    with asyncio.Runner(loop_factory=factory()) as runner:
+        return runner.run(work)
 
 
 class RandomIds:
