@@ -4,6 +4,7 @@ import hashlib
 import json
 import sqlite3
 from collections.abc import AsyncIterator, Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -279,7 +280,8 @@ async def test_a_sqlite_session_of_the_sdk(store: Store, tmp_path: Path):
     file = tmp_path / "agents.db"
     theirs = SQLiteSession("anna", file)
     await theirs.add_items(ITEMS)
-    await SQLiteSession("ben", file).add_items(ITEMS[:1])
+    with closing(SQLiteSession("ben", file)) as other:
+        await other.add_items(ITEMS[:1])
     with openai_agents.opened(f"sqlite:///{file}") as source:
         assert [(one.name, one.what) for one in await imported(source, store)] == [
             *(("anna", "imported"), ("ben", "imported"))
