@@ -8,11 +8,12 @@ from dalsegno.core.event import Event
 from dalsegno.core.ids import turn_id
 from dalsegno.core.stream import Piece
 from dalsegno.errors import Unavailable
+from dalsegno.ports import Member, Ref
 from dalsegno.runtime.feed import Feed
 from dalsegno.runtime.hub import Hub
 from dalsegno.runtime.replica import Tuning
 from dalsegno.stores.memory import MemoryDatabase, MemoryHot, MemoryLog
-from dalsegno.testing.conformance.acts import accept, session
+from dalsegno.testing.conformance.acts import accept, begin, session, waiting, work
 from tests.runtime.fleet import fleet
 from tests.support import wait_until
 
@@ -111,6 +112,35 @@ async def test_the_poll_asks_the_log_once_for_all_that_are_followed():
     assert feeds[3].head == missed
     for feed in feeds:
         hub.detach(feed)
+
+
+class Read(MemoryHot):
+    """A hot tier that knows whose open step it was asked for."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.asked: list[Ref] = []
+
+    async def read(self, ref, *, base=0, after=0):
+        self.asked.append(ref)
+        return await super().read(ref, base=base, after=after)
+
+
+async def test_the_hot_tier_is_not_asked_what_a_waiting_turn_says():
+    """It says nothing until somebody has answered it, and the log tells that."""
+    log, hot = MemoryLog(MemoryDatabase()), Read()
+    await log.join(Member("a", "a"), ttl=timedelta(minutes=1))
+    hub, refs = Hub(log, hot), [session(1), session(2)]
+    await work(log, await begin(log, refs[0], owner="a"), waiting(), then="release")
+    await begin(log, refs[1], owner="a")
+    for ref in refs:
+        known = await log.load(ref)
+        assert known is not None
+        hub.attach(ref, known)
+    for _ in range(5):
+        await hub.sweep()
+    await wait_until(lambda: len(hot.asked) >= 2, description="what the running turn says is asked for")
+    assert set(hot.asked) == {refs[1]}
 
 
 async def test_when_the_log_does_not_tell_heads_everybody_looks():

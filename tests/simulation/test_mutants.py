@@ -37,12 +37,12 @@ WORLDS_MOST = 800
 SEEN_IN = {
     "a_deletion_under_the_old_epoch": 542,
     "hints_without_a_poll": 311,
-    "a_sweep_without_an_epoch": 97,
     "what_is_undone_is_undone_again": 62,
     "a_lost_answer_is_taken_for_a_refusal": 61,
     "a_death_is_not_noticed_by_calls": 57,
     "once_runs_again": 57,
     "no_fence_in_append": 50,
+    "a_sweep_without_an_epoch": 46,
     "the_first_is_undone_first": 38,
     "recovery_at_start_only": 37,
     "a_turn_that_owes_is_ended": 26,

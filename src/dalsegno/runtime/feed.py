@@ -28,7 +28,8 @@ class Feed:
     def __init__(self, ref: Ref, session: Session, log: Log, hot: Hot) -> None:
         self.ref = ref
         self.head = session.head
-        self.busy = bool(session.open)
+        self.busy = session.status == "running"
+        """A step may be open, which only the hot tier knows of."""
         self.readers = 0
         self.failure: DalsegnoError | None = None
         self._log = log
@@ -168,7 +169,7 @@ class Feed:
         while events := await self._log.read(self.ref, after=self.head, limit=READ_EVENTS):
             self.add(events)
         session = await self._log.load(self.ref)
-        self.busy = session is not None and bool(present(session).open)
+        self.busy = session is not None and present(session).status == "running"
         self.failure = None
 
     async def _look_at_open_step(self, where: Where) -> None:

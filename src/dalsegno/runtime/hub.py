@@ -56,7 +56,7 @@ class Hub:
         """Events that this process committed."""
         feed = self._feeds.get(ref)
         if feed is not None:
-            feed.busy = bool(session.open)
+            feed.busy = session.status == "running"
             feed.add(events)
             if feed.head < session.head:
                 feed.refresh()
