@@ -14,6 +14,7 @@ from dalsegno.runtime.hub import Hub
 from dalsegno.runtime.replica import Tuning
 from dalsegno.stores.memory import MemoryDatabase, MemoryHot, MemoryLog
 from dalsegno.testing.conformance.acts import accept, begin, session, waiting, work
+from tests.runtime.commits import rounds
 from tests.runtime.fleet import fleet
 from tests.support import wait_until
 
@@ -75,17 +76,20 @@ def _count(monkeypatch, warm, name, looks):
 
 
 class Asked(MemoryLog):
-    """A log that counts what it is asked for, and may be away."""
+    """A log that knows what it was asked for, and may be away, or slow to tell heads."""
 
     def __init__(self, database: MemoryDatabase) -> None:
         super().__init__(database)
         self.looks: list[str] = []
         self.away = False
+        self.telling = asyncio.Event()
+        self.telling.set()
 
     async def heads(self, refs):
         self.looks.append(f"heads of {len(refs)}")
         if self.away:
             raise Unavailable("the log is away")
+        await self.telling.wait()
         return await super().heads(refs)
 
     async def read(self, ref, *, after, limit=1000):
@@ -153,3 +157,80 @@ async def test_when_the_log_does_not_tell_heads_everybody_looks():
     log.away = True
     await hub.sweep()
     assert heard == [head, None]
+    await _attached(hub, log, ref)
+    await hub.sweep()
+    await wait_until(lambda: "read" in log.looks, description="its readers' feed looks")
+
+
+async def test_a_feed_that_failed_looks_again_though_nothing_was_missed():
+    """Readers that are cut off come back: they must not find the failure of long ago."""
+    log, ref = Asked(MemoryDatabase()), session()
+    await accept(log, ref)
+    hub = Hub(log, MemoryHot())
+    feed = await _attached(hub, log, ref)
+    feed.failure = Unavailable("the log was away")
+    await hub.sweep()
+    await wait_until(lambda: feed.failure is None, description="it has looked")
+
+
+async def test_who_has_gone_while_heads_were_asked_for_is_left_alone():
+    """A feed without readers would look for nobody, and a turn that is over has nothing to hear."""
+    log, ref, heard = Asked(MemoryDatabase()), session(), list[int | None]()
+    await accept(log, ref)
+    hub = Hub(log, MemoryHot())
+    feed = await _attached(hub, log, ref)
+    hub.watch(ref, heard.append)
+    await accept(log, ref, "a hint of this was lost")
+    log.telling.clear()
+    sweeping = asyncio.create_task(hub.sweep())
+    await wait_until(lambda: log.looks == ["heads of 1"], description="heads are asked for")
+    hub.detach(feed)
+    hub.unwatch(ref, heard.append)
+    log.telling.set()
+    await sweeping
+    await rounds(50)
+    assert (log.looks, heard) == (["heads of 1"], [])
+
+
+async def test_who_waits_for_a_turn_hears_of_an_end_that_came_while_it_looked(monkeypatch):
+    """What happened between a look at the session and the wait for more is not waited for again."""
+    finish, looking, go_on = asyncio.Event(), asyncio.Event(), asyncio.Event()
+
+    async def agent(turn):
+        await finish.wait()
+
+    async with fleet(agent, tuning=RARELY) as world:
+        ref = await world.session()
+        receipt = await world.say(ref, "go")
+        one = world.ones[0]
+        plain = one.warm.load
+
+        async def load(ref):
+            session = await plain(ref)
+            if not looking.is_set():
+                looking.set()
+                await go_on.wait()
+            return session
+
+        waiting = asyncio.create_task(one.service.turn(ref, turn_id(ref.id, receipt.turn), wait=timedelta(minutes=1)))
+        feeds = one.replica.hub._feeds
+        await wait_until(lambda: ref in feeds and feeds[ref]._waiters, description="it waits")
+        monkeypatch.setattr(one.warm, "load", load)
+        await one.service.update(ref, {"seen": "yes"}, head=None)
+        await looking.wait()
+        finish.set()
+        await world.end_of(ref, receipt)
+        go_on.set()
+        async with asyncio.timeout(10):
+            assert (await waiting).status == "completed"
+
+
+async def _attached(hub: Hub, log: Asked, ref: Ref) -> Feed:
+    """A feed with one reader, once it has looked as it began; what was asked until then is forgotten."""
+    known = await log.load(ref)
+    assert known is not None
+    log.looks.clear()
+    feed = hub.attach(ref, known)
+    await wait_until(lambda: feed._looking is not None and feed._looking.done(), description="it has looked")
+    log.looks.clear()
+    return feed
